@@ -1,0 +1,97 @@
+"""The door to the journal and the lease: one interface for SQLite, and later PostgreSQL and etcd."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from drainctl.journal.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """
+    Who holds a lease. started: the process's start time in clock ticks since boot (/proc/PID/stat, field
+    22), so that a pid which was used again is told from the holder.
+    """
+
+    user: str
+    host: str
+    pid: int
+    started: int
+    boot: str
+
+    def __str__(self) -> str:
+        return f"{self.user}@{self.host} (pid {self.pid})"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """
+    The right to change one cluster. token: grows with every new holder (fencing). until_s: wall clock,
+    Unix seconds. since_s: when this holder took it.
+    """
+
+    cluster: str
+    rollout: str
+    holder: Holder
+    token: int
+    since_s: float
+    until_s: float
+
+
+class Store(Protocol):
+    """Journal and lease of all rollouts of one store. Every method raises JournalError and may be called from any thread."""
+
+    def append(
+        self,
+        rollout: str,
+        kind: str,
+        *,
+        node: str | None = None,
+        step: str | None = None,
+        text: str = "",
+        data: Mapping[str, Any] | None = None,
+    ) -> Event:
+        """Write one event; it is on disk when this returns."""
+        ...
+
+    def events(self, rollout: str, after: int = 0) -> Sequence[Event]:
+        """The events of one rollout with seq > after, in order."""
+        ...
+
+    def latest(self, cluster: str) -> str | None:
+        """Id of the cluster's rollout that began last, or None."""
+        ...
+
+    def rollouts(self, cluster: str, *, limit: int = 20, before: str | None = None) -> Sequence[str]:
+        """Ids, newest first, `limit` at most, those that began before `before`."""
+        ...
+
+    def register(self, cluster: str, rollout: str) -> None:
+        """Make a new rollout id known as the cluster's latest."""
+        ...
+
+    def acquire(self, cluster: str, rollout: str, holder: Holder, ttl_s: float) -> Lease:
+        """
+        Take the lease: free, run out, or held by a process of this machine that is gone. The token is one
+        higher than any before.
+
+        Raises: LeaseHeld, naming holder, rollout, since when and until when.
+        """
+        ...
+
+    def renew(self, lease: Lease, ttl_s: float) -> Lease:
+        """Prolong our lease to now + ttl_s (never shortens it). Raises: LeaseLost when another token is there or it is gone."""
+        ...
+
+    def release(self, lease: Lease) -> None:
+        """Give the lease back; without effect when it is not ours any more."""
+        ...
+
+    def held(self, cluster: str) -> Lease | None:
+        """Who holds it now: None when free, run out, or its holder is gone."""
+        ...
+
+    def close(self) -> None: ...

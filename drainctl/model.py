@@ -1,0 +1,649 @@
+"""
+The nouns of drainctl: what drainctl.yml describes, what is seen of the world, and what is done to it.
+
+Everything here is a frozen value without I/O. Seconds end in `_s`; addresses are text as HAProxy or
+drainctl.yml writes them. `Cluster` and what it holds come from `drainctl.config`; `BalancerLook` from
+`drainctl.balancer`; `NodeLook` from `drainctl.rollout.observe`; steps from `drainctl.strategies`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+# ---------------------------------------------------------------- what drainctl.yml describes
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A value that is used but never shown: its text form is a mask."""
+
+    value: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return "***"
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """A count (`4`) or a share (`50%`) of something."""
+
+    number: int
+    percent: bool = False
+
+    def of(self, total: int) -> int:
+        """How many of `total` this is; a share is rounded up, since it is always a promise of at least that."""
+        return -(-total * self.number // 100) if self.percent else self.number
+
+    def __str__(self) -> str:
+        return f"{self.number}%" if self.percent else str(self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class Balancer:
+    """
+    One HAProxy process and how it is reached.
+
+    `runtime` is `unix:/path` or `tcp://host:port`; `master` is `unix:/path` of the master CLI (`-S`);
+    `stats` is the URL of a stats page (read only). Exactly one of `runtime` and `stats` is set. `ssh`
+    (`[user@]host[:port]`) says that the sockets are on that machine.
+    """
+
+    name: str
+    runtime: str | None = None
+    master: str | None = None
+    stats: str | None = None
+    auth: Secret | None = None
+    ca: str | None = None
+    ssh: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One machine that runs the app. `server` is its name in HAProxy; `port` overrides connect.port."""
+
+    name: str
+    host: str
+    server: str
+    strategy: tuple[str, ...]
+    user: str | None = None
+    port: int | None = None
+    vars: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """How nodes are reached: `via` ssh or local; paths are expanded; None means what ssh_config says."""
+
+    via: Literal["ssh", "local"] = "ssh"
+    user: str | None = None
+    port: int | None = None
+    key: str | None = None
+    known_hosts: str | None = None
+    timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseLayout:
+    """Capistrano's layout below `root`: releases/<id>, shared/, current."""
+
+    root: str
+    keep: int = 5
+    shared: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The commands that change the app's process; `{placeholders}` are not filled in yet."""
+
+    restart: str | None = None
+    limit_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class FlagFile:
+    """While this file exists, /http-check answers 404."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlagCommands:
+    """Commands that turn the check off and on; `{text}` is replaced by the flag's text, shell-quoted."""
+
+    set: str
+    clear: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlagHttp:
+    """PUT with the flag's text turns the check off, DELETE turns it on, GET answers the text or 404."""
+
+    url: str
+
+
+Flag = FlagFile | FlagCommands | FlagHttp
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """
+    How a node is asked how it does. URLs may hold placeholders.
+
+    check: what HAProxy asks. ready: 200 when the app can serve (default: not asked). version: its body
+    names the release (default: not asked). active: "ss" counts requests in flight on the node's own
+    sockets, "none" does not, anything else is a command that prints the number.
+    """
+
+    check: str
+    flag: Flag
+    ready: str | None = None
+    version: str | None = None
+    active: str = "ss"
+    timeout_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """GET `path` `times` times; with `under_s`, until one answer took no longer (at most `times` asks)."""
+
+    path: str
+    times: int = 1
+    under_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPolicy:
+    """How a rollout goes over the nodes, and when it stops."""
+
+    at_once: Amount = Amount(1)
+    canary: int = 0
+    keep_up: Amount = Amount(50, percent=True)
+    max_failed: int = 0
+    on_failure: Literal["roll-back", "halt"] = "roll-back"
+    patience_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class DrainPolicy:
+    """How long a drain may take and what happens then."""
+
+    limit_s: float = 60.0
+    then: Literal["fallback", "wait", "force", "halt"] = "fallback"
+    sticky: Literal["wait", "move"] = "wait"
+    move_after_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """HAProxy's check timings on these servers, as its configuration has them; defaults are HAProxy's."""
+
+    inter_s: float = 2.0
+    timeout_s: float | None = None
+    fall: int = 3
+    rise: int = 2
+    downinter_s: float | None = None
+    spread_percent: int = 0
+    slowstart_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class WatchPolicy:
+    """How long a restored node is watched and how many errors it may show (beyond its peers' rate)."""
+
+    for_s: float = 10.0
+    errors: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """One app, its balancers and its nodes: all that drainctl.yml says. `file` is where it was read."""
+
+    app: str
+    file: str
+    balancers: tuple[Balancer, ...]
+    nodes: tuple[Node, ...]
+    connect: Connect
+    release: ReleaseLayout | None
+    service: Service
+    health: Health
+    store: str
+    backends: tuple[str, ...] = ()
+    match: Literal["name", "address"] = "name"
+    warm: tuple[WarmUp, ...] = ()
+    rollout: RolloutPolicy = RolloutPolicy()
+    drain: DrainPolicy = DrainPolicy()
+    checks: Checks = Checks()
+    watch: WatchPolicy = WatchPolicy()
+
+    def node(self, name: str) -> Node:
+        """The node of that name. Raises: KeyError."""
+        return next(node for node in self.nodes if node.name == name) if name in self.names else _missing(name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Node names, in the file's order."""
+        return tuple(node.name for node in self.nodes)
+
+
+def _missing(name: str) -> Node:
+    raise KeyError(name)
+
+
+# ---------------------------------------------------------------- what a balancer shows
+
+STATUS = re.compile(r"^(UP|DOWN|NOLB|DRAIN|MAINT|no check)(?: (-?\d+)/(\d+))?(?: \((.*)\))?$")
+
+
+class Word(Enum):
+    """The first word of a server's `status` in `show stat`."""
+
+    UP = "UP"
+    DOWN = "DOWN"
+    NOLB = "NOLB"
+    DRAIN = "DRAIN"
+    MAINT = "MAINT"
+    NO_CHECK = "no check"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """
+    A server's status: `UP`, `UP 1/3`, `NOLB 2/3`, `MAINT (resolution)`, ….
+
+    `steady` is true where no n/m follows: only then has HAProxy made up its mind.
+    """
+
+    word: Word
+    n: int | None = None
+    of: int | None = None
+    note: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Status:
+        """Reads a `status` column. Raises: ValueError for a text that HAProxy is not known to write."""
+        found = STATUS.match(text)
+        if not found:
+            raise ValueError(f"unknown server status {text!r}")
+        word, n, of, note = found.groups()
+        return cls(Word(word), int(n) if n else None, int(of) if of else None, note or "")
+
+    @property
+    def steady(self) -> bool:
+        return self.n is None
+
+    def __str__(self) -> str:
+        count = "" if self.n is None else f" {self.n}/{self.of}"
+        return f"{self.word.value}{count}{f' ({self.note})' if self.note else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Cumulative counters of a `show stat` row since its process started. Names in brackets: columns."""
+
+    sessions: int = 0  # stot
+    answered_1xx: int = 0  # hrsp_1xx …
+    answered_2xx: int = 0
+    answered_3xx: int = 0
+    answered_4xx: int = 0
+    answered_5xx: int = 0
+    connect_errors: int = 0  # econ
+    response_errors: int = 0  # eresp
+    retries: int = 0  # wretr
+    redispatches: int = 0  # wredis
+    client_aborts: int = 0  # cli_abrt
+    server_aborts: int = 0  # srv_abrt
+    failed_checks: int = 0  # chkfail
+
+    def __sub__(self, before: Counters) -> Counters:
+        """Field by field; a negative field means that the counters were reset in between."""
+        return Counters(*(getattr(self, name) - getattr(before, name) for name in self.__slots__))
+
+    @property
+    def fell(self) -> bool:
+        """True for a difference in which some counter fell: a new process, so a new baseline."""
+        return any(getattr(self, name) < 0 for name in self.__slots__)
+
+    @property
+    def answered_well(self) -> int:
+        return self.answered_1xx + self.answered_2xx + self.answered_3xx + self.answered_4xx
+
+    @property
+    def errors(self) -> int:
+        return self.answered_5xx + self.connect_errors + self.response_errors
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRow:
+    """
+    A server as one balancer process shows it (`show stat`, type 4).
+
+    check: `check_status` without its leading `* ` ("L7OK", "INI", "" …). checking: that star was there, a
+    check is running. check_code: HTTP code of the last *finished* check, None while unknown. address: the
+    `addr` column, "" where the socket's level hides it. usable_role: "active" or "backup".
+    """
+
+    backend: str
+    server: str
+    status: Status
+    check: str
+    checking: bool
+    check_code: int | None
+    last_check: str
+    weight: int
+    role: Literal["active", "backup"]
+    scur: int
+    qcur: int
+    counters: Counters
+    iid: int
+    sid: int
+    address: str = ""
+    cookie: str = ""
+    since_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BackendRow:
+    """The BACKEND row of `show stat`: `active`/`backup` count the servers that can take traffic now."""
+
+    backend: str
+    status: str
+    active: int
+    backup: int
+    scur: int
+    qcur: int
+    counters: Counters
+    iid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """Which HAProxy process answered (`show info`); `None` fields where only a stats page was read."""
+
+    pid: int | None
+    started_at_s: int | None
+    uptime_s: int | None
+    version: str = ""
+    stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OldWorker:
+    """A worker that a reload left behind and that still runs (master CLI: `show proc`, `@!PID show stat`)."""
+
+    pid: int
+    uptime: str
+    rows: tuple[ServerRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BalancerLook:
+    """
+    What one balancer showed in one look.
+
+    at_s: monotonic clock when the look *began*, seconds: what it shows is no older. error: why it could
+    not be read (then everything else is empty). rows: the asked servers only, unless the whole table was
+    asked. can_change: the socket's level is admin, so a nudge is possible. frontends: request counters.
+    """
+
+    balancer: str
+    at_s: float
+    process: Process | None = None
+    rows: tuple[ServerRow, ...] = ()
+    backends: tuple[BackendRow, ...] = ()
+    frontends: tuple[BackendRow, ...] = ()
+    old_workers: tuple[OldWorker, ...] = ()
+    can_change: bool = False
+    error: str | None = None
+
+    def row(self, backend: str, server: str) -> ServerRow | None:
+        return next((row for row in self.rows if (row.backend, row.server) == (backend, server)), None)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where a node stands at a balancer: a server in a backend."""
+
+    balancer: str
+    backend: str
+    server: str
+
+    def __str__(self) -> str:
+        return f"{self.balancer} {self.backend}/{self.server}"
+
+
+# ---------------------------------------------------------------- what a node shows
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer of a node: `status` and the first 4 kB of the body, or `error` when there was none."""
+
+    status: int | None
+    body: str = ""
+    took_s: float = 0.0
+    error: str | None = None
+
+    def __str__(self) -> str:
+        return str(self.status) if self.status is not None else (self.error or "no answer")
+
+
+class Look(Enum):
+    """What a step needs to see of a node; the balancers are a look as well."""
+
+    BALANCERS = "balancers"
+    CHECK = "check"
+    READY = "ready"
+    VERSION = "version"
+    DISK = "disk"  # current, releases, flag
+    ACTIVE = "active"
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """
+    What a node's disk says. current: id of the release that `current` links to, None where there is none.
+    releases: ids, newest last. flag: the flag file's text, None where there is no flag.
+    """
+
+    current: str | None = None
+    releases: tuple[str, ...] = ()
+    flag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLook:
+    """What a node itself showed; None where it was not asked. active: requests in flight on its sockets."""
+
+    check: Answer | None = None
+    ready: Answer | None = None
+    version: Answer | None = None
+    disk: Disk | None = None
+    active: int | None = None
+    active_error: str | None = None
+
+
+# ---------------------------------------------------------------- what is judged and done
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """
+    All that is known of one node at one moment: what steps are judged by.
+
+    places: every server that the node is, at every balancer. looks: the last look at each balancer.
+    before: the balancers as they were at the named moments ("journey", "restore", "watch"). spent_s: time
+    since this step's act (or since waiting began). acted: the act was performed in this rollout.
+    """
+
+    node: Node
+    places: tuple[Place, ...]
+    looks: Mapping[str, BalancerLook]
+    host: NodeLook = NodeLook()
+    before: Mapping[str, Mapping[str, BalancerLook]] = field(default_factory=dict)
+    others_out: frozenset[str] = frozenset()
+    spent_s: float = 0.0
+    acted: bool = False
+
+    def row(self, place: Place) -> ServerRow | None:
+        look = self.looks.get(place.balancer)
+        return look.row(place.backend, place.server) if look else None
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """What a step expects is seen; `why` says what was seen."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """Not seen yet; `why` says what is waited for, in words."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Never:
+    """Waiting will not help."""
+
+    why: str
+    hint: str | None = None
+
+
+Expectation = Callable[[Seen], Holds | NotYet | Never]
+
+
+@dataclass(frozen=True, slots=True)
+class SetFlag:
+    """Turn the node's /http-check to 404. The text says who, when, which rollout and token."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClearFlag:
+    """Turn the node's /http-check back to the app's own answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nudge:
+    """Tell each balancer whose socket allows it what its next check will find: "stopping" or "up"."""
+
+    health: Literal["stopping", "up"]
+
+
+@dataclass(frozen=True, slots=True)
+class SetState:
+    """`set server B/s state maint|ready` where the socket allows it."""
+
+    state: Literal["maint", "ready"]
+
+
+@dataclass(frozen=True, slots=True)
+class ShutdownSessions:
+    """`shutdown sessions server B/s` where the socket allows it: what is in flight is cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Bring the release to the node and unpack it under releases/, linked to shared/."""
+
+    release: str
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Point `current` at a release, atomically."""
+
+    release: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunOnNode:
+    """Run a command line on the node; `limit_s` bounds it."""
+
+    line: str
+    limit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """Ask the listed pages of the node itself."""
+
+    pages: tuple[WarmUp, ...]
+
+
+Act = SetFlag | ClearFlag | Nudge | SetState | ShutdownSessions | Stage | Switch | RunOnNode | Warm
+
+
+class Do(Enum):
+    """What follows from a judgement."""
+
+    NEXT = "next"
+    WAIT = "wait"
+    FALLBACK = "fallback"
+    UNDO = "undo"
+    HALT = "halt"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judgement and its reason, in words that a person can act on."""
+
+    do: Do
+    why: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """While a step still waits `after_s` after its act, `act` is performed once; `why` is told."""
+
+    after_s: float
+    act: Act
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """
+    One thing done to one node: act, what must be seen, limit, undo. Data, so `plan` can print it.
+
+    act: None for a step that only waits. expects: pure judgement of what is seen; `in_a_row` looks must
+    hold. looks: what must be looked at. requires: what must hold right before the act; while it does not,
+    the act waits. skip_if_seen: the act is left out when what is expected already holds (a flag that is
+    set); a restart is never skipped that way. mark: the balancers are remembered under this name right
+    before the act. on_limit / on_never: what happens when waiting ended badly.
+    """
+
+    name: str
+    act: Act | None
+    expects: Expectation
+    looks: frozenset[Look]
+    limit_s: float
+    seen_when: str
+    requires: Expectation | None = None
+    skip_if_seen: bool = True
+    in_a_row: int = 1
+    mark: str | None = None
+    escalations: tuple[Escalation, ...] = ()
+    on_limit: Do = Do.UNDO
+    on_never: Do = Do.UNDO
+    expected_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """
+    One release to be rolled. archive: path of a local tar file, or None where nodes pull `url` or where
+    the release is already on the nodes. sha256 is of the archive, lower-case hex.
+    """
+
+    id: str
+    archive: str | None = None
+    sha256: str | None = None
+    url: str | None = None
+    size: int = 0

@@ -1,0 +1,50 @@
+"""What every test may ask for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+
+SLOW = float(os.environ.get("DRAINCTL_TEST_SLOW", "1"))
+T = TypeVar("T")
+
+# Debian keeps servers where a normal user's PATH does not look.
+os.environ["PATH"] = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin" + os.pathsep + "/sbin"
+
+
+def need(program: str) -> str:
+    """The program's path. Without it the test is skipped, or fails where skips are failures (DRAINCTL_CI=1)."""
+    found = shutil.which(program)
+    if found:
+        return found
+    message = f"{program} is not installed"
+    if os.environ.get("DRAINCTL_CI") == "1":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def until(what: str, holds: Callable[[], T], limit_s: float = 10.0, every_s: float = 0.02) -> T:
+    """Waits until `holds()` is true and returns its value; fails after limit_s (× DRAINCTL_TEST_SLOW), saying `what`."""
+    deadline = time.monotonic() + limit_s * SLOW
+    while True:
+        value = holds()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {limit_s * SLOW:g} s for: {what}")
+        time.sleep(every_s)
+
+
+@pytest.fixture(name="need")
+def need_fixture() -> Callable[[str], str]:
+    return need
+
+
+@pytest.fixture(name="until")
+def until_fixture() -> Callable[..., object]:
+    return until
