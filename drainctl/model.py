@@ -35,7 +35,7 @@ class Amount:
     percent: bool = False
 
     def of(self, total: int) -> int:
-        """How many of `total` this is; a share is rounded up, since it is always a promise of at least that."""
+        """How many of `total` this is; a share is rounded up: it is a promise of at least that."""
         return -(-total * self.number // 100) if self.percent else self.number
 
     def __str__(self) -> str:
@@ -221,16 +221,15 @@ class Cluster:
 
     def node(self, name: str) -> Node:
         """The node of that name. Raises: KeyError."""
-        return next(node for node in self.nodes if node.name == name) if name in self.names else _missing(name)
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Node names, in the file's order."""
         return tuple(node.name for node in self.nodes)
-
-
-def _missing(name: str) -> Node:
-    raise KeyError(name)
 
 
 # ---------------------------------------------------------------- what a balancer shows
@@ -323,7 +322,7 @@ class ServerRow:
 
     check: `check_status` without its leading `* ` ("L7OK", "INI", "" …). checking: that star was there, a
     check is running. check_code: HTTP code of the last *finished* check, None while unknown. address: the
-    `addr` column, "" where the socket's level hides it. usable_role: "active" or "backup".
+    `addr` column, "" where the socket's level hides it. since_s: `lastchg`.
     """
 
     backend: str
@@ -432,9 +431,14 @@ class Answer:
 
 
 class Look(Enum):
-    """What a step needs to see of a node; the balancers are a look as well."""
+    """
+    What a step needs to see of a node. ROWS: its own rows at every balancer; TABLE: every balancer's whole
+    table; PEERS: the rows of all the cluster's nodes. The others are asked of the node itself.
+    """
 
-    BALANCERS = "balancers"
+    ROWS = "rows"
+    TABLE = "table"
+    PEERS = "peers"
     CHECK = "check"
     READY = "ready"
     VERSION = "version"
@@ -475,8 +479,8 @@ class Seen:
     All that is known of one node at one moment: what steps are judged by.
 
     places: every server that the node is, at every balancer. looks: the last look at each balancer.
-    before: the balancers as they were at the named moments ("journey", "restore", "watch"). spent_s: time
-    since this step's act (or since waiting began). acted: the act was performed in this rollout.
+    before: the balancers as they were right before a named step's act. out_too: servers (HAProxy's names)
+    of other nodes that are out or on their way out. spent_s: time since this step's act returned.
     """
 
     node: Node
@@ -484,9 +488,8 @@ class Seen:
     looks: Mapping[str, BalancerLook]
     host: NodeLook = NodeLook()
     before: Mapping[str, Mapping[str, BalancerLook]] = field(default_factory=dict)
-    others_out: frozenset[str] = frozenset()
+    out_too: frozenset[str] = frozenset()
     spent_s: float = 0.0
-    acted: bool = False
 
     def row(self, place: Place) -> ServerRow | None:
         look = self.looks.get(place.balancer)
@@ -520,7 +523,7 @@ Expectation = Callable[[Seen], Holds | NotYet | Never]
 
 @dataclass(frozen=True, slots=True)
 class SetFlag:
-    """Turn the node's /http-check to 404. The text says who, when, which rollout and token."""
+    """Turn the node's /http-check to 404; the flag's text says who, when, for which rollout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -563,10 +566,11 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class RunOnNode:
-    """Run a command line on the node; `limit_s` bounds it."""
+    """Run a command line on the node; `limit_s` bounds it; `release` is what its {release} stands for."""
 
     line: str
     limit_s: float
+    release: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -610,29 +614,46 @@ class Escalation:
 @dataclass(frozen=True, slots=True)
 class Step:
     """
-    One thing done to one node: act, what must be seen, limit, undo. Data, so `plan` can print it.
+    One thing done to one node: act, what must be seen, limit. Data, so `plan` can print it.
 
-    act: None for a step that only waits. expects: pure judgement of what is seen; `in_a_row` looks must
-    hold. looks: what must be looked at. requires: what must hold right before the act; while it does not,
-    the act waits. skip_if_seen: the act is left out when what is expected already holds (a flag that is
-    set); a restart is never skipped that way. mark: the balancers are remembered under this name right
-    before the act. on_limit / on_never: what happens when waiting ended badly.
+    act: None for a step that only waits. It is idempotent: after a crash it may run twice. expects: pure
+    judgement of what is seen; `in_a_row` looks must hold. looks: what must be looked at. requires: what
+    must hold right before the act; while it does not, the act waits. mark: the balancers are looked at
+    right before the act, and `seen.before` keeps that look under this step's name. once: when the journal says that
+    this act returned before (a resumed rollout) and what it brings is seen, it is not done again. limit_s:
+    from the act's return; None waits for ever. stays_out: once this step is seen the node must stay out of
+    rotation (True), or from its act on it may come back (False). every_s: looks are at most this far apart. on_limit /
+    on_never: what follows when waiting ended badly.
     """
 
     name: str
     act: Act | None
+    seen_when: str
     expects: Expectation
     looks: frozenset[Look]
-    limit_s: float
-    seen_when: str
+    limit_s: float | None
     requires: Expectation | None = None
-    skip_if_seen: bool = True
+    mark: bool = False
+    stays_out: bool | None = None
+    once: bool = False
     in_a_row: int = 1
-    mark: str | None = None
+    every_s: float = 0.05
     escalations: tuple[Escalation, ...] = ()
     on_limit: Do = Do.UNDO
     on_never: Do = Do.UNDO
-    expected_s: float = 0.0
+    expected_s: float | None = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """
+    What a rollout does to a node while it is out: switch to `target` and restart, or only restart (no
+    target), or run `line` (then `target` only names what the app must answer afterwards, if known).
+    """
+
+    verb: Literal["deploy", "rollback", "restart", "run", "drain", "restore", "put-back"]
+    target: str | None = None
+    line: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -647,3 +668,8 @@ class Release:
     sha256: str | None = None
     url: str | None = None
     size: int = 0
+
+    @property
+    def to_stage(self) -> bool:
+        """Whether it has to be brought to the nodes first."""
+        return self.archive is not None or self.url is not None

@@ -42,7 +42,10 @@ class Lease:
 
 
 class Store(Protocol):
-    """Journal and lease of all rollouts of one store. Every method raises JournalError and may be called from any thread."""
+    """
+    Journal and lease of all rollouts of one store. Every method raises JournalError, and may be called from
+    any thread.
+    """
 
     def append(
         self,
@@ -83,7 +86,11 @@ class Store(Protocol):
         ...
 
     def renew(self, lease: Lease, ttl_s: float) -> Lease:
-        """Prolong our lease to now + ttl_s (never shortens it). Raises: LeaseLost when another token is there or it is gone."""
+        """
+        Prolong our lease to now + ttl_s (never shortens it).
+
+        Raises: LeaseLost when another token is there or the lease is gone.
+        """
         ...
 
     def release(self, lease: Lease) -> None:

@@ -5,7 +5,10 @@ Kinds and their `data` (all JSON):
 
 | kind            | data |
 |-----------------|------|
-| rollout.began   | verb, release, archive, sha256, url, line, waves [[node]], strategy {node: name}, previous {node: release or null}, options, token, holder |
+| rollout.began   | verb, cluster, release {id, archive, sha256, url, size} or null, line,
+|                 | targets {node: release or null}, previous {node: release or null},
+|                 | waves [[node]], on_failure, token, holder |
+| rollout.staged  | every node has the release on its disk |
 | rollout.resumed | token, holder |
 | rollout.turned  | to: "back", why: from here on nodes are put back instead of forward |
 | rollout.asked   | ask: "pause" or "abort", by: another drainctl asks the running one |

@@ -1,1 +1,1 @@
-"""(see the modules)"""
+"""A real cluster on loopback, and a load generator that counts every request."""

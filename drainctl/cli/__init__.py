@@ -1,0 +1,116 @@
+"""
+The command line: parse, call, print, exit code; no logic.
+
+Commands are imported when they are called: `drainctl --help` loads click and nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from drainctl import __version__
+from drainctl.errors import DrainctlError, Exit
+
+# name: (module, section, short help). Shown in this order.
+COMMANDS = {
+    "plan": ("rollouts", "deploy", "What deploy would do, node by node; touches nothing"),
+    "deploy": ("rollouts", "deploy", "Roll a release over the cluster"),
+    "restart": ("rollouts", "deploy", "Roll a restart over the cluster"),
+    "run": ("rollouts", "deploy", "Roll a command: drain, run it, restore, node by node"),
+    "rollback": ("rollouts", "deploy", "Roll back to the release of before"),
+    "resume": ("rollouts", "deploy", "Go on with a rollout that stopped or died"),
+    "abort": ("rollouts", "deploy", "Take a rollout back: every node as it was"),
+    "pause": ("rollouts", "deploy", "Hold the running rollout after its nodes in flight"),
+    "status": ("nodes", "nodes", "Every node at every balancer, releases, flags, the lease"),
+    "drain": ("nodes", "nodes", "Take nodes out of rotation, for maintenance"),
+    "restore": ("nodes", "nodes", "Put nodes back into rotation"),
+    "history": ("look_back", "look back", "The rollouts of this cluster"),
+    "show": ("look_back", "look back", "One rollout: every node, every step, its time"),
+    "schema": ("look_back", "look back", "The JSON Schema of drainctl.yml, for editors"),
+    "lab": ("lab", "lab", "A real cluster on loopback, to try things on"),
+}
+
+EPILOG = """Exit codes: 0 done; 1 failed, and everything was put back; 2 wrong usage or configuration, nothing
+touched; 3 halted, a person is needed; 4 another rollout holds the lease; 5 preflight failed, nothing touched;
+130 interrupted, nodes in flight were brought to a known state first."""
+
+
+class Commands(click.Group):
+    """Knows its commands by name and imports only the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        import importlib
+
+        module = importlib.import_module(f"drainctl.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        sections = dict.fromkeys(section for _, section, _ in COMMANDS.values())
+        for section in sections:
+            with formatter.section(section.capitalize()):
+                formatter.write_dl(
+                    [(name, text) for name, (_, at, text) in COMMANDS.items() if at == section]
+                )
+
+
+@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-c", "--config", metavar="FILE", help="The cluster's file [default: drainctl.yml].")
+@click.option(
+    "--output",
+    type=click.Choice(["text", "plain", "json", "github", "gitlab"]),
+    help="How to tell what happens [default: text on a terminal, else plain].",
+)
+@click.option("--junit", metavar="FILE", help="Write a JUnit report: suite = node, case = step.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell every act, not only what was seen.")
+@click.option("--yes", is_flag=True, help="Ask nothing.")
+@click.version_option(__version__, prog_name="drainctl")
+@click.pass_context
+def cli(ctx: click.Context, /, **options: object) -> None:
+    """
+    Roll a new release across the servers behind HAProxy without one failed user request.
+
+    Global options are taken before and after the command.
+
+    \b
+    drainctl plan shop-1.4.2.tar.gz      what would be done
+    drainctl deploy shop-1.4.2.tar.gz    do it
+    drainctl status                      what is where
+    """
+    ctx.obj = options
+
+
+def main() -> None:
+    """The `drainctl` command. Ends the process with one of errors.Exit."""
+    try:
+        sys.exit(cli.main(standalone_mode=False) or 0)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(Exit.USAGE)
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(Exit.INTERRUPTED)
+    except DrainctlError as error:
+        show_error(error)
+        sys.exit(error.exit)
+
+
+def show_error(error: DrainctlError) -> None:
+    """`error:` for each line of the message, then `hint:`; on stderr."""
+    for line in str(error).splitlines() or [""]:
+        click.echo(line if line.startswith("  ") else f"error: {line}", err=True)
+    if error.hint:
+        for line in error.hint.splitlines():
+            click.echo(f"hint: {line}", err=True)

@@ -1,0 +1,195 @@
+"""What several commands share: global options, the cluster, the reports, and how a rollout is ended."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from drainctl.controller import Controller, Result
+from drainctl.errors import ConfigError, Exit
+from drainctl.model import Amount, Cluster
+from drainctl.report.door import Listener
+from drainctl.report.together import Together
+from drainctl.rollout.rules import problems
+from drainctl.rollout.world import Stop
+from drainctl.wire import Wired
+
+OUTPUTS = ("text", "plain", "json", "github", "gitlab")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The global options, wherever on the line they stood."""
+
+    config: str
+    output: str
+    junit: str | None
+    verbose: bool
+    yes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """Which nodes a verb goes over, and how many at once, where the line says otherwise than the file."""
+
+    only: tuple[str, ...] = ()
+    at_once: str | None = None
+    canary: int | None = None
+
+
+def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Global options after the verb as well; the command gets `options: Options`."""
+
+    @click.option("-c", "--config", metavar="FILE", hidden=True)
+    @click.option("--output", type=click.Choice(OUTPUTS), hidden=True)
+    @click.option("--junit", metavar="FILE", hidden=True)
+    @click.option("-v", "--verbose", is_flag=True, hidden=True)
+    @click.option("--yes", is_flag=True, hidden=True)
+    @click.pass_context
+    @functools.wraps(command)
+    def wrapped(
+        ctx: click.Context, /, config: str, output: str, junit: str, verbose: bool, yes: bool, **rest: Any
+    ) -> Any:
+        before = ctx.obj or {}
+        options = Options(
+            config=config or before.get("config") or "drainctl.yml",
+            output=output or before.get("output") or _usual_output(),
+            junit=junit or before.get("junit"),
+            verbose=verbose or bool(before.get("verbose")),
+            yes=yes or bool(before.get("yes")),
+        )
+        return command(options=options, **rest)
+
+    return wrapped
+
+
+def _usual_output() -> str:
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        return "github"
+    if os.environ.get("GITLAB_CI") == "true":
+        return "gitlab"
+    return "text" if sys.stderr.isatty() else "plain"
+
+
+@contextmanager
+def wired(options: Options, over: Over | None = None) -> Iterator[Wired]:
+    """The cluster of `--config` with its adapters. Raises: ConfigError with every problem of the file."""
+    from drainctl.config.load import load
+
+    with Wired(_overridden(load(options.config), over or Over())) as adapters:
+        yield adapters
+
+
+def _overridden(cluster: Cluster, over: Over) -> Cluster:
+    """The cluster with the line's at_once and canary, held to the same rules as the file's."""
+    policy = cluster.rollout
+    if over.at_once is not None:
+        found = re.fullmatch(r"([1-9]\d*)(%?)", over.at_once)
+        if not found:
+            raise ConfigError(
+                f"--at-once: found {over.at_once!r}, expected a count like 2 or a share like 25%"
+            )
+        policy = replace(policy, at_once=Amount(int(found[1]), percent=bool(found[2])))
+    if over.canary is not None:
+        policy = replace(policy, canary=over.canary)
+    changed = replace(cluster, rollout=policy)
+    if policy != cluster.rollout and (found_problems := problems(changed)):
+        raise ConfigError("\n".join(f"{key}: {what}" for key, what in found_problems))
+    return changed
+
+
+def reports(options: Options) -> Listener:
+    """The listeners that `--output` and `--junit` ask for."""
+    found: list[Listener] = []
+    match options.output:
+        case "json":
+            from drainctl.report.jsonl import JsonReport
+
+            found.append(JsonReport(sys.stdout))
+        case "github":
+            from drainctl.report.github import GithubReport
+
+            found.append(GithubReport())
+        case "gitlab":
+            from drainctl.report.gitlab import GitlabReport
+
+            found.append(GitlabReport())
+        case "text":
+            from drainctl.report.terminal import TerminalReport
+
+            found.append(TerminalReport(sys.stderr))
+        case _:
+            from drainctl.report.plain import PlainReport
+
+            found.append(PlainReport(sys.stderr, verbose=options.verbose))
+    if options.junit:
+        from drainctl.report.junit import JunitReport
+
+        found.append(JunitReport(Path(options.junit)))
+    return Together(found)
+
+
+def rollout(
+    options: Options, do: Callable[[Controller], Result], over: Over | None = None, *, steal: bool = False
+) -> None:
+    """Run one rollout with its reports and signals, print how it ended, and leave with its exit code."""
+    stop = Stop()
+    with wired(options, over) as adapters, signals(stop):
+        report = reports(options)
+        try:
+            result = do(Controller(adapters, [report], stop, steal=steal))
+        finally:
+            report.close()
+    tell(result)
+    raise click.exceptions.Exit(int(result.exit))
+
+
+@contextmanager
+def signals(stop: Stop) -> Iterator[None]:
+    """SIGINT and SIGTERM: the first settles the nodes in flight, the second stops at once."""
+    told = {1: "settling the nodes in flight; once more stops at once", 2: "stopping at once"}
+    times = 0
+
+    def ask(_number: int, _frame: object) -> None:
+        nonlocal times
+        times += 1
+        stop.ask()
+        if times in told:
+            os.write(2, f"\ninterrupted: {told[times]}\n".encode())  # a signal handler must not use buffers
+
+    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def tell(result: Result) -> None:
+    """The last screen, on stderr: how it ended, why, where every node is, the ways out, the proof."""
+    from drainctl.report.text import proof_table
+
+    say = functools.partial(click.echo, err=True)
+    say("")
+    say(f"{result.outcome} in {result.seconds:.1f} s: {result.why}")
+    if result.exit is not Exit.DONE:
+        for line in result.lines:
+            say(f"  {line}")
+    if result.proof:
+        say("")
+        say(proof_table(result.proof))
+
+
+def names(nodes: Sequence[str]) -> list[str]:
+    """`web1,web2 web3` as people write it."""
+    return [name for word in nodes for name in word.split(",") if name]

@@ -1,0 +1,5 @@
+"""lab: mounted from drainctl.lab, which needs the extra `drainctl[lab]`."""
+
+from drainctl.lab.commands import lab
+
+__all__ = ["lab"]

@@ -1,0 +1,72 @@
+"""history, show, schema."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from drainctl.cli.common import Options, global_options, wired
+from drainctl.errors import ConfigError
+
+
+@click.command()
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
+@global_options
+def history(options: Options, limit: int) -> None:
+    """
+    The rollouts of this cluster, newest first.
+
+    \b
+    drainctl history
+    """
+    from drainctl.report.history import head, history_table
+
+    with wired(options) as adapters:
+        store = adapters.store
+        heads = [head(store.events(rollout)) for rollout in store.rollouts(adapters.cluster.app, limit=limit)]
+        click.echo(history_table(heads))
+
+
+@click.command()
+@click.argument("rollout", required=False)
+@global_options
+def show(options: Options, rollout: str | None) -> None:
+    """
+    One rollout (the latest, when none is named): every node, every step, its time, and why it ended.
+
+    \b
+    drainctl show
+    drainctl show 20261124-101502-9c3f
+    """
+    from drainctl.report.history import show_rollout
+
+    with wired(options) as adapters:
+        found = rollout or adapters.store.latest(adapters.cluster.app)
+        events = adapters.store.events(found) if found else []
+        if not events:
+            raise ConfigError(
+                f"no rollout {found or ''} in the journal", hint="`drainctl history` lists them"
+            )
+        if options.output == "json":
+            from drainctl.report.jsonl import as_json
+
+            for event in events:
+                click.echo(json.dumps(as_json(event)))
+        else:
+            click.echo(show_rollout(events))
+
+
+@click.command()
+@global_options
+def schema(options: Options) -> None:
+    """
+    Print the JSON Schema of drainctl.yml.
+
+    \b
+    drainctl schema > drainctl.schema.json
+    """
+    from drainctl.config.json_schema import schema as make
+
+    del options
+    click.echo(json.dumps(make(), indent=2))

@@ -1,0 +1,63 @@
+"""status, drain, restore."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from drainctl.cli.common import Options, Over, global_options, names, rollout, wired
+from drainctl.controller import Controller
+
+
+@click.command()
+@click.option("--watch", is_flag=True, help="Again every second, until Ctrl-C.")
+@global_options
+def status(options: Options, watch: bool) -> None:
+    """
+    Every node at every balancer, its release and flag, who holds the lease, and an open rollout.
+
+    \b
+    drainctl status
+    drainctl status --output json
+    """
+    from drainctl.cli.show_status import status_json, status_text
+
+    show = status_json if options.output == "json" else status_text
+    with wired(options) as adapters:
+        controller = Controller(adapters)
+        while True:
+            text = show(controller.status())
+            click.echo(f"\x1b[H\x1b[J{text}" if watch else text)
+            if not watch:
+                return
+            time.sleep(1.0)
+
+
+@click.command()
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@global_options
+def drain(options: Options, nodes: tuple[str, ...]) -> None:
+    """
+    Take nodes out of rotation, one after the other, and wait until they are idle. They stay out.
+
+    \b
+    drainctl drain web2
+    """
+    only = tuple(names(nodes))
+    rollout(options, lambda it: it.begin("drain", only=only), Over(only))
+
+
+@click.command()
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.option("--steal", is_flag=True, help="Also where an unfinished rollout or somebody else set the flag.")
+@global_options
+def restore(options: Options, nodes: tuple[str, ...], steal: bool) -> None:
+    """
+    Put nodes back into rotation as they are: flag away, /http-check 200, UP on every balancer.
+
+    \b
+    drainctl restore web2
+    """
+    only = tuple(names(nodes))
+    rollout(options, lambda it: it.begin("restore", only=only), Over(only), steal=steal)

@@ -1,0 +1,169 @@
+"""The checked keys of a file to the Cluster that all else works on. Paths are made absolute here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from drainctl.config import schema
+from drainctl.config.expand import change
+from drainctl.model import (
+    Balancer,
+    Checks,
+    Cluster,
+    Connect,
+    DrainPolicy,
+    Flag,
+    FlagCommands,
+    FlagFile,
+    FlagHttp,
+    Health,
+    Node,
+    ReleaseLayout,
+    RolloutPolicy,
+    Service,
+    WarmUp,
+    WatchPolicy,
+)
+
+SQLITE = "sqlite:///"
+
+
+def build(file: schema.File, path: str, environ: Mapping[str, str]) -> Cluster:
+    """
+    The Cluster of a file whose keys are right one by one.
+
+    Args:
+        file: the keys.
+        path: of the file; relative paths in it are relative to its folder.
+        environ: for XDG_STATE_HOME, where no store is named.
+    """
+    folder = os.path.dirname(os.path.abspath(path))  # noqa: PTH100, PTH120  # see read.py: no pathlib
+    return Cluster(
+        app=file.app,
+        file=os.path.abspath(path),  # noqa: PTH100
+        balancers=tuple(_balancer(name, keys, folder) for name, keys in file.balancers.items()),
+        nodes=tuple(_node(name, keys, file) for name, keys in file.nodes.items()),
+        connect=_connect(file.connect, folder),
+        release=_release(file.release),
+        service=Service(file.service.restart, file.service.limit),
+        health=_health(file.health),
+        store=_store(file.store, file.app, folder, environ),
+        backends=tuple(file.backends),
+        match=file.match,
+        warm=tuple(WarmUp(page.get, page.times, page.under) for page in file.warm),
+        rollout=_rollout(file.rollout),
+        drain=_drain(file.drain),
+        checks=_checks(file.checks),
+        watch=WatchPolicy(file.watch.for_, file.watch.errors),
+    )
+
+
+def absolute(path: str, folder: str) -> str:
+    """`~` and paths relative to the file's folder, made absolute."""
+    return change(path, lambda text: os.path.normpath(os.path.join(folder, os.path.expanduser(text))))  # noqa: PTH111, PTH118
+
+
+def _address(address: str, folder: str) -> str:
+    """The same for a unix socket's address."""
+    if not address.startswith("unix:"):
+        return address
+    return change(address, lambda text: "unix:" + absolute(text.removeprefix("unix:"), folder))
+
+
+def _balancer(name: str, keys: schema.BalancerKeys, folder: str) -> Balancer:
+    return Balancer(
+        name=name,
+        runtime=_address(keys.runtime, folder) if keys.runtime else None,
+        master=_address(keys.master, folder) if keys.master else None,
+        stats=keys.stats,
+        auth=keys.auth,
+        ca=absolute(keys.ca, folder) if keys.ca else None,
+        ssh=keys.ssh,
+    )
+
+
+def _node(name: str, keys: schema.NodeKeys, file: schema.File) -> Node:
+    return Node(
+        name=name,
+        host=keys.host,
+        server=keys.server or name,
+        strategy=tuple(keys.strategy or file.strategy),
+        user=keys.user,
+        port=keys.port,
+        vars=keys.vars,
+    )
+
+
+def _connect(keys: schema.ConnectKeys, folder: str) -> Connect:
+    return Connect(
+        via=keys.via,
+        user=keys.user,
+        port=keys.port,
+        key=absolute(keys.key, folder) if keys.key else None,
+        known_hosts=absolute(keys.known_hosts, folder) if keys.known_hosts else None,
+        timeout_s=keys.timeout,
+    )
+
+
+def _release(keys: schema.ReleaseKeys | None) -> ReleaseLayout | None:
+    return ReleaseLayout(keys.root, keys.keep, tuple(keys.shared)) if keys else None
+
+
+def _health(keys: schema.HealthKeys) -> Health:
+    return Health(
+        check=keys.check,
+        flag=_flag(keys.flag),
+        ready=keys.ready,
+        version=keys.version,
+        active=keys.active,
+        timeout_s=keys.timeout,
+    )
+
+
+def _flag(keys: schema.FlagKeys) -> Flag:
+    if keys.url:
+        return FlagHttp(keys.url)
+    if keys.path:
+        return FlagFile(keys.path)
+    return FlagCommands(keys.set or "", keys.clear or "")
+
+
+def _rollout(keys: schema.RolloutKeys) -> RolloutPolicy:
+    return RolloutPolicy(
+        at_once=keys.at_once,
+        canary=keys.canary,
+        keep_up=keys.keep_up,
+        max_failed=keys.max_failed,
+        on_failure=keys.on_failure,
+        patience_s=keys.patience,
+    )
+
+
+def _drain(keys: schema.DrainKeys) -> DrainPolicy:
+    return DrainPolicy(limit_s=keys.limit, then=keys.then, sticky=keys.sticky, move_after_s=keys.move_after)
+
+
+def _checks(keys: schema.ChecksKeys) -> Checks:
+    return Checks(
+        inter_s=keys.inter,
+        timeout_s=keys.timeout,
+        fall=keys.fall,
+        rise=keys.rise,
+        downinter_s=keys.downinter,
+        spread_percent=keys.spread,
+        slowstart_s=keys.slowstart,
+    )
+
+
+def _store(named: str | None, app: str, folder: str, environ: Mapping[str, str]) -> str:
+    """
+    `sqlite:///` and an absolute path. A path that is named is absolute, with or without one more slash, or
+    begins with `~`. Source: XDG Base Directory Specification, $XDG_STATE_HOME.
+    """
+    if named:
+        return change(named, lambda text: SQLITE + absolute(text.removeprefix(SQLITE), "/"))
+    state = environ.get("XDG_STATE_HOME", "")
+    if not state.startswith("/"):  # the specification: a relative path is to be ignored
+        state = absolute("~/.local/state", folder)
+    return f"{SQLITE}{state}/drainctl/{app}.db"

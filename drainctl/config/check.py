@@ -1,0 +1,196 @@
+"""
+What no key of drainctl.yml can tell alone: exclusive keys, duplicates, placeholders, paths filled in.
+
+Everything here works on the plain tree and is tolerant of whatever else is wrong in it, so that these
+problems are shown together with those of the single keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from drainctl.config.expand import shown
+from drainctl.config.placeholders import OWN, fill, listed, names_in
+from drainctl.config.problems import Key, Problem, found
+
+Tree = Mapping[str, Any]
+
+# Keys whose texts may hold placeholders, with the names that only they know.
+TEMPLATES: Mapping[Key, frozenset[str]] = {
+    ("release", "root"): frozenset(),
+    ("service", "restart"): frozenset({"release"}),
+    ("health", "check"): frozenset(),
+    ("health", "ready"): frozenset(),
+    ("health", "version"): frozenset(),
+    ("health", "active"): frozenset(),
+    ("health", "flag"): frozenset(),
+    ("health", "flag", "path"): frozenset(),
+    ("health", "flag", "url"): frozenset(),
+    ("health", "flag", "set"): frozenset({"text"}),
+    ("health", "flag", "clear"): frozenset(),
+}
+ROOT = ("release", "root")
+PATHS = (ROOT, ("health", "flag"), ("health", "flag", "path"))
+URLS = (("health", "check"), ("health", "ready"), ("health", "version"), ("health", "flag", "url"))
+
+
+def check(tree: Tree) -> Iterator[Problem]:
+    """Every problem between the keys of a tree whose variables are in place."""
+    for name, keys in _mapping(tree, "balancers").items():
+        if isinstance(keys, dict):
+            yield from _balancer(("balancers", name), keys)
+    yield from _backends(tree)
+    yield from _nodes(tree)
+    yield from _vars(tree)
+    yield from _flag(tree)
+    yield from _placeholders(tree)
+    yield from _urls(tree)
+
+
+def _balancer(at: Key, keys: Tree) -> Iterator[Problem]:
+    """Either a Runtime API or a stats page, and nothing that belongs to the other."""
+    if "runtime" in keys and "stats" in keys:
+        yield Problem(at, "found both runtime and stats, expected one of them", on_key=True)
+    elif "runtime" not in keys and "stats" not in keys:
+        yield Problem(at, "found neither runtime nor stats, expected one of them", on_key=True)
+    for name in ("auth", "ca"):
+        if name in keys and "stats" not in keys:
+            yield Problem(
+                (*at, name), f"found {name} without stats, expected it with stats only", on_key=True
+            )
+    stats = keys.get("stats")
+    if "ca" in keys and isinstance(stats, str) and not stats.startswith("https://"):
+        yield Problem(
+            (*at, "ca"), "found ca with a stats page without TLS, expected it with https only", on_key=True
+        )
+    if "ssh" not in keys:
+        return
+    if "runtime" not in keys:
+        yield Problem((*at, "ssh"), "found ssh without runtime, expected it with runtime only", on_key=True)
+    for name in ("runtime", "master"):
+        socket = keys.get(name)
+        if isinstance(socket, str) and socket.startswith("unix:") and not socket.startswith("unix:/"):
+            yield Problem((*at, name), f"found {found(socket)}, expected an absolute path on the ssh host")
+
+
+def _backends(tree: Tree) -> Iterator[Problem]:
+    names = tree.get("backends")
+    if not isinstance(names, list):
+        return
+    for place, name in enumerate(names):
+        if isinstance(name, str) and name in names[:place]:
+            yield Problem(("backends", place), f"found {found(name)} a second time, expected once")
+
+
+def _nodes(tree: Tree) -> Iterator[Problem]:
+    """No two nodes are one server, nor, over SSH, one machine."""
+    servers: dict[str, str] = {}
+    machines: dict[tuple[str, str], str] = {}
+    connect = _mapping(tree, "connect")
+    for name, keys in _dicts(tree, "nodes"):
+        server = keys.get("server", name)
+        if isinstance(server, str) and (other := servers.setdefault(server, name)) != name:
+            at: Key = ("nodes", name, "server")
+            yield Problem(
+                at, f"found {found(server)}, which is nodes.{other}'s, expected a server of its own"
+            )
+        host, port = keys.get("host"), keys.get("port", connect.get("port", "22"))
+        if connect.get("via", "ssh") != "ssh" or not isinstance(host, str) or not isinstance(port, str):
+            continue
+        if (other := machines.setdefault((host, port), name)) != name:
+            at = ("nodes", name, "host")
+            text = f"found {found(host)} port {found(port)}, which is nodes.{other}'s, expected a machine of its own"
+            yield Problem(at, text)
+
+
+def _vars(tree: Tree) -> Iterator[Problem]:
+    for name, keys in _dicts(tree, "nodes"):
+        for own in _mapping(keys, "vars"):
+            if own in (*OWN, "text"):
+                text = f"found {{{own}}}, which drainctl fills in, expected a name of your own"
+                yield Problem(("nodes", name, "vars", own), text, on_key=True)
+
+
+def _flag(tree: Tree) -> Iterator[Problem]:
+    flag = _mapping(tree, "health").get("flag")
+    if not isinstance(flag, dict):
+        return
+    given = flag.keys() & {"path", "set", "clear", "url"}
+    if given not in ({"path"}, {"url"}, {"set", "clear"}):
+        what = " and ".join(name for name in flag if name in given) or "none of its keys"
+        yield Problem(
+            ("health", "flag"), f"found {what}, expected path, or set and clear, or url", on_key=True
+        )
+
+
+def _placeholders(tree: Tree) -> Iterator[Problem]:
+    """Every name in braces is known, on every node; and a path that begins with one is absolute there."""
+    nodes = _values(tree)
+    for at, text in _templates(tree):
+        names = names_in(text)
+        for node, values in nodes.items():
+            known = (
+                values if at != ROOT else {name: value for name, value in values.items() if name != "root"}
+            )
+            wrong = next((name for name in names if name not in known and name not in TEMPLATES[at]), None)
+            if wrong:
+                some = wrong != "root" and any(wrong in others for others in nodes.values())
+                on = f" on nodes.{node}" if some else ""
+                what = f"{{{wrong}}}" if f"{{{wrong}}}" in shown(text) else found(text)
+                yield Problem(
+                    at, f"found {what}{on}, expected one of {listed(_in_order(known.keys() | TEMPLATES[at]))}"
+                )
+                break
+            if at in PATHS and text.startswith("{") and not fill(text, known).startswith("/"):
+                yield Problem(at, f"found {found(text)}, no absolute path on nodes.{node}, expected one")
+                break
+
+
+def _values(tree: Tree) -> dict[str, dict[str, str]]:
+    """What the placeholders are on each node, as far as the tree tells."""
+    connect, release = _mapping(tree, "connect"), _mapping(tree, "release")
+    nodes = {}
+    for name, keys in _dicts(tree, "nodes"):
+        own = {"host": keys.get("host"), "node": name, **_mapping(keys, "vars")}
+        if port := keys.get("port", connect.get("port")):
+            own["port"] = port
+        values = {key: value if isinstance(value, str) else "" for key, value in own.items()}
+        if isinstance(root := release.get("root"), str):
+            values["root"] = fill(root, values) if set(names_in(root)) <= values.keys() else ""
+        nodes[name] = values
+    return nodes
+
+
+def _in_order(names: AbstractSet[str]) -> list[str]:
+    own = [name for name in ("host", "node", "port", "release", "root", "text") if name in names]
+    return own + sorted(names - set(own))
+
+
+def _urls(tree: Tree) -> Iterator[Problem]:
+    """A URL on the node differs from node to node: one that does not is the balancer's, or one node's."""
+    nodes = _mapping(tree, "nodes")
+    for at, text in _templates(tree):
+        if at in URLS and len(nodes) > 1 and not set(names_in(text)) - {"root"}:
+            yield Problem(
+                at, f"found {found(text)} for {len(nodes)} nodes, expected one that differs, by {{host}}"
+            )
+
+
+def _templates(tree: Tree) -> Iterator[tuple[Key, str]]:
+    for at in TEMPLATES:
+        value: Any = tree
+        for part in at:
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, str):
+            yield at, value
+
+
+def _mapping(tree: Tree, key: str) -> Tree:
+    value = tree.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _dicts(tree: Tree, key: str) -> Iterator[tuple[str, Tree]]:
+    return ((name, keys) for name, keys in _mapping(tree, key).items() if isinstance(keys, dict))

@@ -1,0 +1,171 @@
+"""
+Who we are, whether a holder still lives, and the thread that keeps our lease.
+
+A lease is a promise with an end, so what it promises is narrow: whoever passed `Keeper.check(need_s)` had
+the lease for the next need_s seconds at that moment. A process that is paused between the check and its
+act is beyond any lease; against that, the flag on the node carries the token.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from drainctl.errors import JournalError, LeaseLost
+from drainctl.journal.door import Holder, Lease, Store
+
+STARTED = 19  # field 22 of /proc/PID/stat, counted from the state (field 3), which follows the name's ")"
+DEAD = {"Z", "X"}  # a zombie acts no more: it only waits for its parent to ask how it ended
+
+# ---------------------------------------------------------------- who holds
+
+
+def me() -> Holder:
+    """
+    The calling process, as a holder. Without /proc `started` is 0 and `boot` is "": then nobody can tell
+    whether we still live, and our lease is free only when it is released or has run out.
+    """
+    stat = _stat(os.getpid())
+    return Holder(_user(), os.uname().nodename, os.getpid(), int(stat[STARTED]) if stat else 0, _boot())
+
+
+def gone(holder: Holder) -> bool:
+    """
+    True where the holder is known to run no more: a process of this machine whose pid is free, is used by
+    another process, or is a zombie. False wherever that cannot be known.
+    """
+    if holder.pid <= 0 or not holder.boot or (holder.host, holder.boot) != (os.uname().nodename, _boot()):
+        return False
+    try:
+        os.kill(holder.pid, 0)  # /proc may hide the processes of other users (hidepid=2); the kernel does not
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    stat = _stat(holder.pid)
+    return stat is not None and (stat[0] in DEAD or int(stat[STARTED]) != holder.started)
+
+
+def _stat(pid: int) -> list[str] | None:
+    # proc(5): the name in brackets may hold spaces and brackets, so what follows its last ")" is read.
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123 (light)
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def _boot() -> str:
+    # The pid namespace belongs to it: two containers of one machine may share host name and boot id, and
+    # a pid of the one says nothing in the other.
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 (light)
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 (text is wanted)
+    except OSError:
+        return ""
+
+
+def _user() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's uid without a name
+        return str(os.getuid())
+
+
+# ---------------------------------------------------------------- keeping it
+
+
+class Keeper:
+    """
+    Keeps one lease by a daemon thread that renews it each ttl_s / 3, and answers `check` before each act.
+
+    A lease that ran out (this process was paused, the disk was away) and that nobody took is renewed like
+    any other: the store compares the token and prolongs in one transaction, so that it is either still
+    ours or refused. A store that cannot be reached is asked again until the lease's end; then it is lost.
+    Lost stays lost.
+
+    Args:
+        store: where the lease is. lease: as `acquire` gave it. ttl_s: how long one renewal lasts, seconds.
+        clock: wall clock, Unix seconds; the same as the store's.
+    """
+
+    def __init__(
+        self, store: Store, lease: Lease, ttl_s: float = 15.0, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._store = store
+        self._lease = lease
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._lost: str | None = None
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._retry_s = min(0.5, ttl_s / 10)
+        self._thread = threading.Thread(target=self._keep, name=f"lease {lease.cluster}", daemon=True)
+        self._thread.start()
+
+    @property
+    def lease(self) -> Lease:
+        """The lease as it was last renewed."""
+        return self._lease
+
+    @property
+    def lost(self) -> str | None:
+        """Why the lease is lost, in words; None while it is ours."""
+        return self._lost
+
+    def check(self, need_s: float) -> None:
+        """
+        Returns while the lease is ours for at least need_s more seconds; where less than that and a second
+        is left, it is first renewed to last need_s + ttl_s.
+
+        Raises: LeaseLost; no act may be started then.
+        """
+        margin_s = min(1.0, self._ttl_s / 2)
+        self._refuse_if_lost()
+        if self._lease.until_s - self._clock() < need_s + margin_s:
+            while not self._renew(need_s + self._ttl_s):
+                self._closing.wait(self._retry_s)
+
+    def close(self) -> None:
+        """Ends the thread and gives the lease back. May be called twice."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._thread.join()
+        with suppress(JournalError):  # it then runs out; for this machine it is free when the process ends
+            self._store.release(self._lease)
+
+    def _keep(self) -> None:
+        pause_s = self._ttl_s / 3
+        while not self._closing.wait(pause_s):
+            try:
+                pause_s = self._ttl_s / 3 if self._renew(self._ttl_s) else self._retry_s
+            except LeaseLost:
+                return
+
+    def _renew(self, ttl_s: float) -> bool:
+        """False where the store could not be reached and the lease still lasts. Raises: LeaseLost."""
+        with self._lock:
+            self._refuse_if_lost()
+            try:
+                self._lease = self._store.renew(self._lease, ttl_s)
+            except LeaseLost as error:
+                self._lost = str(error)
+                raise
+            except JournalError as error:
+                if self._clock() < self._lease.until_s:
+                    return False
+                self._lost = f"the lease on {self._lease.cluster} ran out and could not be renewed: {error}"
+                raise LeaseLost(self._lost, hint=error.hint) from error
+            return True
+
+    def _refuse_if_lost(self) -> None:
+        if self._lost:
+            raise LeaseLost(self._lost, hint="`drainctl status` says who holds it and what is where")
+        if self._closing.is_set():
+            raise LeaseLost(f"the lease on {self._lease.cluster} was given back")

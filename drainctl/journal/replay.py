@@ -1,0 +1,167 @@
+"""
+From events to what they mean: the state of one rollout. Pure; every view of a rollout is derived here.
+
+A rollout is *open* until it ended `done` or `put-back`: an open one can be resumed or aborted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from drainctl.journal.events import Event
+from drainctl.model import Release
+
+CLOSED = frozenset({"done", "put-back"})
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """
+    Where one node is in a rollout.
+
+    way: "forward", "back" or None (not begun). outcome: None while in flight, else done, restored,
+    put-back or failed. intended / acted: steps of this way whose act was announced / returned. flagged /
+    changed: some act of this rollout, on either way, may have flagged the node / changed what it runs.
+    """
+
+    name: str
+    way: str | None = None
+    strategy: str | None = None
+    target: str | None = None
+    outcome: str | None = None
+    step: str | None = None
+    why: str = ""
+    intended: frozenset[str] = frozenset()
+    acted: frozenset[str] = frozenset()
+    flagged: bool = False
+    changed: bool = False
+
+    @property
+    def in_flight(self) -> bool:
+        return self.way is not None and self.outcome is None
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutState:
+    """One rollout as its events tell it. ended: outcome, or None while (as far as is known) it runs."""
+
+    id: str
+    verb: str = ""
+    cluster: str = ""
+    release: Release | None = None
+    targets: Mapping[str, str | None] = field(default_factory=dict)
+    line: str | None = None
+    waves: tuple[tuple[str, ...], ...] = ()
+    previous: Mapping[str, str | None] = field(default_factory=dict)
+    nodes: Mapping[str, NodeState] = field(default_factory=dict)
+    staged: bool = False
+    turned: str | None = None
+    asked: str | None = None
+    ended: str | None = None
+    why: str = ""
+    holder: str = ""
+    began_s: float = 0.0
+    ended_s: float | None = None
+    seq: int = 0
+
+    @property
+    def open(self) -> bool:
+        return self.ended not in CLOSED
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """All nodes in the order in which they are taken."""
+        return tuple(name for wave in self.waves for name in wave)
+
+
+def replay(rollout: str, events: Iterable[Event], since: RolloutState | None = None) -> RolloutState:
+    """The state after `events` (in order), going on from `since`."""
+    state = since or RolloutState(rollout)
+    for event in events:
+        state = replace(_step(state, event), seq=event.seq)
+    return state
+
+
+# What only a change of the node's release or process announces (see strategies: CHANGES).
+_CHANGES = frozenset({"switch", "restart", "run"})
+
+
+def _step(state: RolloutState, event: Event) -> RolloutState:
+    match event.kind:
+        case "rollout.began":
+            return _began(state, event)
+        case "rollout.resumed":
+            return replace(state, ended=None, ended_s=None, asked=None, holder=event.data["holder"])
+        case "rollout.turned":
+            return replace(state, turned=event.data["why"])
+        case "rollout.asked":
+            return replace(state, asked=event.data["ask"])
+        case "rollout.staged":
+            return replace(state, staged=True)
+        case "rollout.ended":
+            return replace(state, ended=event.data["outcome"], why=event.data["why"], ended_s=event.at_s)
+    node = state.nodes.get(event.node) if event.node else None
+    return state if node is None else _with(state, _node(node, event))
+
+
+def _began(state: RolloutState, event: Event) -> RolloutState:
+    data = event.data
+    waves = tuple(tuple(wave) for wave in data["waves"])
+    return replace(
+        state,
+        verb=data["verb"],
+        cluster=data["cluster"],
+        release=Release(**data["release"]) if data["release"] else None,
+        targets=data["targets"],
+        line=data["line"],
+        waves=waves,
+        previous=data["previous"],
+        holder=data["holder"],
+        began_s=event.at_s,
+        nodes={name: NodeState(name) for wave in waves for name in wave},
+    )
+
+
+def _node(node: NodeState, event: Event) -> NodeState:
+    data: Mapping[str, Any] = event.data
+    match event.kind:
+        case "node.began":
+            fresh = node.way != data["way"] or node.outcome is not None
+            return replace(
+                node,
+                way=data["way"],
+                strategy=data["strategy"],
+                target=data["target"],
+                outcome=None,
+                why="",
+                intended=frozenset() if fresh else node.intended,
+                acted=frozenset() if fresh else node.acted,
+            )
+        case "node.ended":
+            outcome = data["outcome"]
+            return replace(
+                node,
+                outcome=outcome,
+                why=data["why"],
+                flagged=node.flagged and outcome == "failed",
+                changed=node.changed and outcome in {"failed", "done"},
+            )
+        case "step.intended":
+            return replace(
+                node,
+                step=event.step,
+                intended=node.intended | {event.step or ""},
+                flagged=node.flagged or event.step == "flag",
+                changed=node.changed or event.step in _CHANGES,
+            )
+        case "step.acted":
+            return replace(node, acted=node.acted | {event.step or ""})
+        case "step.seen" | "step.skipped" | "step.failed":
+            return replace(node, step=event.step, why=event.text)
+    return node
+
+
+def _with(state: RolloutState, node: NodeState) -> RolloutState:
+    return replace(state, nodes={**state.nodes, node.name: node})

@@ -1,0 +1,1 @@
+"""The lab's app, as it is packed into each release."""

@@ -1,0 +1,94 @@
+"""When a part of the lab is ready: its own answer, never a pause."""
+
+from __future__ import annotations
+
+import csv
+import http.client
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from drainctl.lab.processes import Service
+
+GONE_S = 0.3  # a master that executes itself anew, as HAProxy's does at a reload, has no name for a moment
+
+
+def health(host: str) -> str | None:
+    """None when /http-check answers 200, else what it answers instead."""
+    try:
+        connection = http.client.HTTPConnection(host, 8080, timeout=2)
+        try:
+            connection.request("GET", "/http-check")
+            status = connection.getresponse().status
+        finally:
+            connection.close()
+    except (OSError, http.client.HTTPException) as error:
+        return f"{host}:8080/http-check: {error}"
+    return None if status == 200 else f"{host}:8080/http-check answers {status}"
+
+
+def ask(path: Path, command: str) -> str:
+    """One command to HAProxy's runtime socket; its answer. Raises: OSError."""
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(2)
+        link.connect(str(path))
+        link.sendall(command.encode() + b"\n")
+        link.shutdown(socket.SHUT_WR)
+        answer = b""
+        while part := link.recv(65536):
+            answer += part
+    return answer.decode()
+
+
+def servers(path: Path, app: str) -> dict[str, str]:
+    """Each server's status and check status, as HAProxy shows them: `UP L7OK`. Raises: OSError."""
+    lines = ask(path, f"show stat {app} 4 -1").removeprefix("# ").splitlines()
+    rows = csv.DictReader(line for line in lines if line)
+    return {row["svname"]: f"{row['status']} {row['check_status'].removeprefix('* ')}" for row in rows}
+
+
+def worker(path: Path) -> str:
+    """The pid of the HAProxy worker that answers. Raises: OSError."""
+    lines = ask(path, "show info").splitlines()
+    return next((line.removeprefix("Pid: ") for line in lines if line.startswith("Pid: ")), "")
+
+
+def another(path: Path, before: str) -> str | None:
+    """None when another worker than `before` answers."""
+    try:
+        now = worker(path)
+    except OSError as error:
+        return f"{path}: {error}"
+    return None if now not in {before, ""} else f"worker {before} still answers"
+
+
+def all_up(path: Path, app: str, names: tuple[str, ...]) -> str | None:
+    """None when every named server is exactly UP and its check passed, else who is what."""
+    try:
+        seen = servers(path, app)
+    except OSError as error:
+        return f"{path}: {error}"
+    wrong = [f"{name} {seen.get(name, 'missing')}" for name in names if seen.get(name) != "UP L7OK"]
+    return ", ".join(wrong) or None
+
+
+def wait(services: tuple[Service, ...], problem: Callable[[], str | None], limit_s: float) -> None:
+    """
+    Wait until `problem()` is None.
+
+    Raises: PreflightError that names the first service whose process is gone, else the first of them and
+    what is still wrong after limit_s.
+    """
+    deadline = time.monotonic() + limit_s
+    seen = time.monotonic()  # when all of them ran
+    while (wrong := problem()) is not None:
+        now = time.monotonic()
+        missing = next((service for service in services if service.master() is None), None)
+        if missing is None:
+            seen = now
+        elif now - seen > GONE_S:
+            raise missing.failed("started and ended again")
+        if now > deadline:
+            raise services[0].failed(f"is not ready {limit_s:g} s after its start: {wrong}")
+        time.sleep(0.02)

@@ -1,0 +1,237 @@
+"""One node's hands: every thing that is done on it or asked of it, over a transport."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from shlex import quote
+from typing import Protocol
+
+from drainctl.errors import CommandFailed, ReleaseError, TransportError
+from drainctl.model import Answer, Cluster, Disk, Flag, FlagCommands, FlagFile, FlagHttp, Node, Release
+from drainctl.node import shell
+from drainctl.node.door import Done, Transport
+from drainctl.node.shell import Says
+
+STAGE_LIMIT_S = 900.0
+SHOWN_LINES = 5
+_TEXT = "__drainctl_flag_text__"  # keeps the braces of the flag's JSON away from the placeholders' filling
+
+
+class Getter(Protocol):
+    """What is needed of drainctl.http.Http."""
+
+    def get(self, url: str, *, timeout_s: float) -> Answer:
+        """One GET; an answer with `error` where there was none."""
+        ...
+
+
+class Host:
+    """
+    A node's disk, flag, releases and commands.
+
+    `fill` replaces {placeholders} in paths, commands and URLs for this node. Every method may raise
+    ConnectFailed, CommandTimedOut or CommandFailed, with `.node` set. Safe to share between threads.
+    """
+
+    def __init__(
+        self, node: Node, cluster: Cluster, transport: Transport, http: Getter, fill: Callable[[str], str]
+    ) -> None:
+        self._node = node
+        self._cluster = cluster
+        self._transport = transport
+        self._http = http
+        self._fill = fill
+        self._quick_s = cluster.connect.timeout_s + 10
+
+    def run(self, line: str, limit_s: float) -> Done:
+        """Run a command line, placeholders filled in. Raises: CommandFailed for any code but 0."""
+        filled = self._fill(line)
+        done = self._shell(filled, limit_s)
+        if done.code:
+            raise self._failed(f"`{filled}`", done)
+        return done
+
+    def disk(self) -> Disk:
+        """`current`, the releases and the flag, in one look (a flag over HTTP costs a GET as well)."""
+        flag = self._flag
+        path = self._fill(flag.path) if isinstance(flag, FlagFile) else None
+        root = self._root if self._cluster.release else None
+        seen = Disk()
+        if root or path:
+            seen = shell.parse_disk(self._must("look at the disk", shell.disk(root, path)).out)
+        return replace(seen, flag=self._flag_by_http(flag)) if isinstance(flag, FlagHttp) else seen
+
+    def set_flag(self, text: str) -> None:
+        """Turn /http-check to 404. Raises: CommandFailed, naming the rollout whose flag is there already."""
+        match self._flag:
+            case FlagFile(path):
+                filled = self._fill(path)
+                self._must(f"set the flag {filled}", shell.set_flag(filled, text))
+            case FlagCommands(command, _):
+                line = self._fill(command.replace("{text}", _TEXT)).replace(_TEXT, quote(text))
+                self._must("set the flag", line)
+            case FlagHttp() as flag:
+                held = self._flag_by_http(flag)
+                if held is not None and shell.holder(held) not in (None, shell.holder(text)):
+                    raise self._held(held)
+                self._send("PUT", flag, text)
+
+    def clear_flag(self, rollout: str, *, steal: bool = False) -> None:
+        """Turn /http-check back; a flag of another rollout stays, unless `steal`. Raises as set_flag."""
+        match self._flag:
+            case FlagFile(path):
+                filled = self._fill(path)
+                self._must(f"clear the flag {filled}", shell.clear_flag(filled, rollout, steal=steal))
+            case FlagCommands(_, command):
+                self._must("clear the flag", self._fill(command))
+            case FlagHttp() as flag:
+                held = None if steal else self._flag_by_http(flag)
+                if held is not None and shell.holder(held) != rollout:
+                    raise self._held(held)
+                self._send("DELETE", flag, None)
+
+    def stage(self, release: Release, limit_s: float = STAGE_LIMIT_S) -> str:
+        """
+        Bring the release under releases/: upload, or let the node fetch it; verify, unpack, link.
+
+        Returns: "staged" or "already there".
+        Raises: CommandFailed; the node then has no part of it. ReleaseError: the archive cannot be read.
+        """
+        root, shared = self._root, self._cluster.release.shared if self._cluster.release else ()
+        what = f"stage {release.id}"
+        if release.url:
+            line = shell.pull(root, release.id, release.url, release.sha256 or "", shared)
+            return _last(self._must(what, line, limit_s).out)
+        if not release.archive:
+            if release.id in self.disk().releases:
+                return "already there"
+            raise CommandFailed(f"{self._node.name}: release {release.id} is not there", node=self._node.name)
+        line = shell.receive(root, release.id, release.sha256 or "", shared)
+        try:
+            with Path(release.archive).open("rb") as archive, self._named():
+                done = self._transport.run(line, limit_s=limit_s, stdin=archive)
+        except OSError as error:
+            raise ReleaseError(f"{release.archive} cannot be read: {error}") from error
+        return _last(self._checked(what, done).out)
+
+    def switch(self, id_: str) -> None:
+        """Point `current` at a release. Raises: CommandFailed (not there; `current` is no link)."""
+        self._must(f"switch to {id_}", shell.switch(self._root, id_))
+
+    def prune(self, keep: int, protect: Collection[str] = ()) -> tuple[str, ...]:
+        """Delete old releases (see shell.prune); the deleted ids."""
+        done = self._must("prune releases", shell.prune(self._root, keep, protect), STAGE_LIMIT_S)
+        return shell.parse_pruned(done.out)
+
+    def active(self) -> int | None:
+        """Requests in flight on the node's own sockets; None where health.active is "none"."""
+        how = self._cluster.health.active
+        if how == "none":
+            return None
+        if how != "ss":
+            return self._number("count active requests", self.run(how, self._quick_s))
+        from urllib.parse import urlsplit
+
+        asked = urlsplit(self._fill(self._cluster.health.check))
+        port = asked.port or (443 if asked.scheme == "https" else 80)
+        loopback = asked.hostname if (asked.hostname or "").startswith("127.") else None
+        what = "count active requests"
+        return self._number(what, self._must(what, shell.active_requests(port, loopback)))
+
+    def close(self) -> None:
+        """End the connection. May be called twice."""
+        self._transport.close()
+
+    @property
+    def _flag(self) -> Flag:
+        return self._cluster.health.flag
+
+    @property
+    def _root(self) -> str:
+        if not self._cluster.release:
+            raise CommandFailed(f"{self._node.name}: drainctl.yml has no release.root", node=self._node.name)
+        return self._fill(self._cluster.release.root)
+
+    def _must(self, what: str, line: str, limit_s: float | None = None) -> Done:
+        return self._checked(what, self._shell(line, limit_s or self._quick_s))
+
+    def _shell(self, line: str, limit_s: float) -> Done:
+        with self._named():
+            return self._transport.run(line, limit_s=limit_s)
+
+    def _checked(self, what: str, done: Done) -> Done:
+        if done.code == Says.HELD:
+            raise self._held(done.out)
+        if done.code:
+            raise self._failed(what, done)
+        return done
+
+    def _failed(self, what: str, done: Done) -> CommandFailed:
+        said = [line for line in f"{done.err}\n{done.out}".splitlines() if line.strip()][-SHOWN_LINES:]
+        name = self._node.name
+        if "No space left on device" in done.err:
+            return CommandFailed(
+                f"{name}: {what}: the disk is full: {said[-1].strip()}",
+                node=name,
+                left="what was written of it is removed",
+                hint=f"make room on {name} (release.keep bounds how many releases stay)",
+            )
+        shown = "\n".join(["", *(f"  {line}" for line in said)]) if said else " it printed nothing"
+        return CommandFailed(
+            f"{name}: {what} ended with code {done.code}:{shown}", node=name, hint=_HINTS.get(done.code)
+        )
+
+    def _held(self, text: str) -> CommandFailed:
+        rollout = shell.holder(text)
+        return CommandFailed(
+            f"{self._node.name}: the flag is held by {f'rollout {rollout}' if rollout else 'somebody else'}: "
+            f"{' '.join(text.split())[:300]}",
+            node=self._node.name,
+            left="it stays as it is",
+            hint=f"`drainctl show {rollout}` tells what it does" if rollout else "it was not set by drainctl",
+        )
+
+    def _flag_by_http(self, flag: FlagHttp) -> str | None:
+        url = self._fill(flag.url)
+        answer = self._http.get(url, timeout_s=self._cluster.health.timeout_s)
+        if answer.status == 200:
+            return answer.body.rstrip("\n")
+        if answer.status == 404:
+            return None
+        raise CommandFailed(f"{self._node.name}: GET {url}: {answer}", node=self._node.name)
+
+    def _send(self, method: str, flag: FlagHttp, text: str | None) -> None:
+        from drainctl.node.flag_http import send
+
+        with self._named():
+            send(method, self._fill(flag.url), text, self._cluster.health.timeout_s)
+
+    def _number(self, what: str, done: Done) -> int:
+        try:
+            return shell.parse_active(done.out)
+        except ValueError as error:
+            raise self._failed(f"{what}: no number in what it printed, and", done) from error
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except TransportError as error:
+            error.node = error.node or self._node.name
+            raise
+
+
+_HINTS: dict[int, str] = {
+    Says.NO_RELEASE: "`drainctl status` lists the releases of each node",
+    Says.OTHER_SHA: "an id names one archive for ever: give the new one another --id",
+    Says.BAD_SHA: "it was cut short or changed on its way: try again",
+    Says.NO_SHARED: "put it there; a path in release.shared that ends in / is made as a folder",
+    Says.NO_TOOL: "install it on the node",
+}
+
+
+def _last(out: str) -> str:
+    return out.strip().rpartition("\n")[2]

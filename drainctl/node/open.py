@@ -1,0 +1,27 @@
+"""Which transport a node wants."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from drainctl.model import Connect, Node
+    from drainctl.node.door import Transport
+
+
+def open_transport(node: Node, connect: Connect) -> Transport:
+    """A transport for one node; nothing is connected before its first command."""
+    if connect.via == "local":
+        from drainctl.node.local import LocalTransport
+
+        return LocalTransport()
+    from drainctl.node.ssh import SshTransport
+
+    return SshTransport(
+        node.host,
+        user=node.user or connect.user,
+        port=node.port or connect.port,
+        key=connect.key,
+        known_hosts=connect.known_hosts,
+        timeout_s=connect.timeout_s,
+    )

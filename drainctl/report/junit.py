@@ -1,0 +1,121 @@
+"""
+The rollout as JUnit XML: a suite per node's way, a case per step. CI systems show it as tests.
+
+A step that was not over when the rollout ended is an error; a node that was not reached is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drainctl.journal.events import Event
+from drainctl.report.story import Journey, StepRun, Story
+from drainctl.report.text import rfc3339
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+# What XML 1.0 cannot hold, section 2.2 ("Char").
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+BAD_ENDS = {"failed", "restored", "put-back"}
+
+
+class JunitReport:
+    """
+    Writes `path` when it is closed, complete or not at all.
+
+    Args:
+        past: the rollout's events before this process, where it is resumed.
+    """
+
+    def __init__(self, path: Path, past: Iterable[Event] = ()) -> None:
+        self._path = path
+        self._story = Story(past)
+
+    def event(self, event: Event) -> None:
+        self._story.add(event)
+
+    def progress(self, text_by_node: Mapping[str, str]) -> None:
+        """Says nothing: only what is over is a test."""
+
+    def close(self) -> None:
+        """Writes the file, again at each call. Raises: OSError."""
+        from xml.etree.ElementTree import ElementTree, indent
+
+        tree = ElementTree(suites(self._story))
+        indent(tree)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        half = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        try:
+            tree.write(half, encoding="utf-8", xml_declaration=True)
+            half.replace(self._path)
+        finally:
+            half.unlink(missing_ok=True)
+
+
+def suites(story: Story) -> Element:
+    """The story as a `testsuites` element."""
+    from xml.etree.ElementTree import Element
+
+    total = Element("testsuites", name=_xml(f"drainctl {story.verb} {story.release}".strip()))
+    for node in story.nodes:
+        for journey in story.ways(node) or [Journey(node, story.last_s, story.last_s)]:
+            total.append(_suite(story, journey))
+    for count in ("tests", "failures", "errors", "skipped"):
+        total.set(count, str(sum(int(suite.get(count, "0")) for suite in total)))
+    total.set("time", f"{story.took_s or story.last_s - story.began_s:.3f}")
+    return total
+
+
+def _suite(story: Story, journey: Journey) -> Element:
+    from xml.etree.ElementTree import Element, SubElement
+
+    name = f"{journey.node} (back)" if journey.way == "back" else journey.node
+    suite = Element("testsuite", name=_xml(name), hostname=_xml(journey.node))
+    facts = {"rollout": story.rollout, "strategy": journey.strategy, "release": journey.change}
+    properties = SubElement(suite, "properties")
+    for fact, value in (*facts.items(), ("outcome", journey.outcome or story.outcome or "interrupted")):
+        SubElement(properties, "property", name=fact, value=_xml(value))
+    suite.extend(_case(journey.node, step, story) for step in journey.steps)
+    if journey.outcome in BAD_ENDS and all(step.state != "failed" for step in journey.steps):
+        end = SubElement(suite, "testcase", name="end", classname=_xml(journey.node), time="0.000")
+        _mark(end, "failure", journey.why)
+    if not journey.steps and journey.outcome is None:
+        end = SubElement(suite, "testcase", name="not begun", classname=_xml(journey.node), time="0.000")
+        _mark(end, "skipped", story.why or "the rollout did not come to this node")
+    cases = suite.findall("testcase")
+    suite.set("tests", str(len(cases)))
+    for count, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        suite.set(count, str(sum(case.find(tag) is not None for case in cases)))
+    suite.set("time", f"{sum(step.took_s or 0.0 for step in journey.steps):.3f}")
+    suite.set("timestamp", rfc3339(journey.began_s).removesuffix("Z"))
+    return suite
+
+
+def _case(node: str, step: StepRun, story: Story) -> Element:
+    from xml.etree.ElementTree import Element
+
+    took_s = step.took_s if step.took_s is not None else max(story.last_s - step.began_s, 0.0)
+    case = Element("testcase", name=_xml(step.name), classname=_xml(node), time=f"{took_s:.3f}")
+    if step.state == "failed":
+        _mark(case, "failure", step.text, step.hint)
+    elif step.state == "running":
+        _mark(case, "error", f"not over when the rollout ended ({story.outcome or 'interrupted'})")
+    elif step.state == "skipped":
+        _mark(case, "skipped", step.text)
+    return case
+
+
+def _mark(case: Element, tag: str, message: str, hint: str = "") -> None:
+    from xml.etree.ElementTree import SubElement
+
+    mark = SubElement(case, tag, message=_xml(message))
+    mark.text = _xml(f"{message}\nhint: {hint}" if hint else message)
+
+
+def _xml(text: str) -> str:
+    return NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)

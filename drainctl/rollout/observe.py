@@ -1,0 +1,97 @@
+"""Asks the adapters, answers with a Seen. No judgement here: a fault of a look is part of what is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+from drainctl.balancer.fleet import Fleet
+from drainctl.config.placeholders import fill, values_of
+from drainctl.errors import DrainctlError
+from drainctl.http import Http
+from drainctl.model import Answer, BalancerLook, Cluster, Look, Node, NodeLook, Place
+from drainctl.node.host import Host
+from drainctl.rollout.plan import Survey
+from drainctl.threads import in_parallel
+
+Places = Mapping[str, tuple[Place, ...]]
+BALANCER_LOOKS = frozenset({Look.ROWS, Look.TABLE, Look.PEERS})
+
+
+class Observer:
+    """One observer for all nodes in flight; safe to use from their threads."""
+
+    def __init__(
+        self, cluster: Cluster, fleet: Fleet, hosts: Mapping[str, Host], http: Http, places: Places
+    ) -> None:
+        self._cluster = cluster
+        self._fleet = fleet
+        self._hosts = hosts
+        self._http = http
+        self._places = places
+
+    def follow(self, node: Node, peers: bool = False) -> None:
+        """From now on every look at the balancers shows this node's rows; with `peers`, all nodes' rows."""
+        wanted: dict[str, set[tuple[str, str]]] = {}
+        for name in self._places if peers else (node.name,):
+            for place in self._places[name]:
+                wanted.setdefault(place.balancer, set()).add((place.backend, place.server))
+        self._fleet.watch(node.name, wanted)
+
+    def leave(self, node: Node) -> None:
+        """The node's rows need not be read any more."""
+        self._fleet.unwatch(node.name)
+
+    def balancers(self, looks: frozenset[Look]) -> Mapping[str, BalancerLook]:
+        """A look at every balancer that began after this call."""
+        if Look.TABLE in looks:
+            return self._fleet.overview()
+        return self._fleet.look()
+
+    def host(self, node: Node, looks: frozenset[Look]) -> NodeLook:
+        """What the node itself shows, as far as `looks` asks for it."""
+        health = self._cluster.health
+        active, active_error = None, None
+        disk = None
+        if Look.ACTIVE in looks:
+            try:
+                active = self._hosts[node.name].active()
+            except DrainctlError as error:
+                active_error = str(error)
+        if Look.DISK in looks:
+            try:
+                disk = self._hosts[node.name].disk()
+            except DrainctlError:
+                disk = None  # not seen; the step's limit bounds how often it is asked again
+        return NodeLook(
+            check=self._get(node, health.check) if Look.CHECK in looks else None,
+            ready=self._get(node, health.ready) if Look.READY in looks and health.ready else None,
+            version=self._get(node, health.version) if Look.VERSION in looks and health.version else None,
+            disk=disk,
+            active=active,
+            active_error=active_error,
+        )
+
+    def _get(self, node: Node, url: str) -> Answer:
+        filled = fill(url, values_of(self._cluster, node, None))
+        return self._http.get(filled, timeout_s=self._cluster.health.timeout_s)
+
+
+def survey(cluster: Cluster, fleet: Fleet, hosts: Mapping[str, Host], http: Http) -> Survey:
+    """Every balancer's whole table, and each node's check and disk, all at the same time."""
+    observer = Observer(cluster, fleet, hosts, http, {})
+    found: dict[str, NodeLook] = {}
+    errors: dict[str, str] = {}
+
+    def ask(node: Node) -> None:
+        try:
+            disk = hosts[node.name].disk()
+        except DrainctlError as error:
+            errors[node.name] = str(error)
+            return
+        found[node.name] = replace(observer.host(node, frozenset({Look.CHECK, Look.VERSION})), disk=disk)
+
+    tables: dict[str, BalancerLook] = {}
+    in_parallel([lambda: tables.update(fleet.overview()), *(partial(ask, node) for node in cluster.nodes)])
+    return Survey(tables, found, errors)

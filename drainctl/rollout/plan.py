@@ -1,0 +1,173 @@
+"""
+From what drainctl.yml says and what is seen to who is taken when, and how. Pure.
+
+A plan is what `drainctl plan` prints and `drainctl deploy` does: there is no second list of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from drainctl.errors import ConfigError
+from drainctl.model import (
+    BalancerLook,
+    Cluster,
+    Holds,
+    Job,
+    Node,
+    NodeLook,
+    Place,
+    Release,
+    Seen,
+    Step,
+    Word,
+)
+from drainctl.strategies import expect, http_check
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What was seen before the first act: every balancer's whole table, each node. errors: {node: why}."""
+
+    tables: Mapping[str, BalancerLook]
+    nodes: Mapping[str, NodeLook] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    What a rollout will do.
+
+    waves: node names, taken in this order, those of a wave at once. jobs: what is done to each node.
+    previous: the release that each node runs now (None: none known), to which it is put back.
+    """
+
+    verb: str
+    waves: tuple[tuple[str, ...], ...]
+    jobs: Mapping[str, Job]
+    places: Mapping[str, tuple[Place, ...]]
+    previous: Mapping[str, str | None]
+    release: Release | None = None
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        return tuple(name for wave in self.waves for name in wave)
+
+
+def waves(cluster: Cluster, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """The canary nodes first, one wave of their own; then `at_once` nodes a wave, in the file's order."""
+    policy = cluster.rollout
+    size = max(1, policy.at_once.of(len(cluster.nodes)))
+    canary = tuple(names[: policy.canary])
+    rest = names[policy.canary :]
+    found = [canary] if canary else []
+    found += [tuple(rest[at : at + size]) for at in range(0, len(rest), size)]
+    return tuple(found)
+
+
+def find_places(cluster: Cluster, tables: Mapping[str, BalancerLook]) -> dict[str, tuple[Place, ...]]:
+    """
+    Where each node stands: by its server's name, or with `match: address` by its host.
+
+    Balancers that could not be read (`look.error`) contribute nothing: the caller has refused them.
+
+    Raises: ConfigError, naming every node without a server and every unknown backend, with those there are.
+    """
+    found: dict[str, list[Place]] = {node.name: [] for node in cluster.nodes}
+    problems = []
+    for name, look in tables.items():
+        if look.error:
+            continue
+        known = sorted({row.backend for row in look.rows})
+        there = ", ".join(known)
+        problems += [
+            f"backends: {name} has no backend {backend!r} with servers; it has: {there}"
+            for backend in cluster.backends
+            if backend not in known
+        ]
+        wanted = [row for row in look.rows if not cluster.backends or row.backend in cluster.backends]
+        for node in cluster.nodes:
+            rows = [row for row in wanted if _is(cluster, node, row.server, row.address)]
+            found[node.name] += [Place(name, row.backend, row.server) for row in rows]
+            if not rows:
+                there = ", ".join(sorted({row.server for row in wanted}))
+                asked = node.server if cluster.match == "name" else f"with address {node.host}"
+                problems.append(f"nodes.{node.name}: {name} has no server {asked}; it has: {there}")
+    if problems:
+        raise ConfigError("\n".join(f"{cluster.file}: {problem}" for problem in problems))
+    return {name: tuple(places) for name, places in found.items()}
+
+
+def _is(cluster: Cluster, node: Node, server: str, address: str) -> bool:
+    if cluster.match == "name":
+        return server == node.server
+    host = address.rpartition(":")[0].strip("[]")
+    return host == node.host
+
+
+def refusals(cluster: Cluster, plan: Plan, survey: Survey) -> list[str]:
+    """Every reason not to begin, in words. Empty: the rollout may start."""
+    found = [f"{name} cannot be read: {look.error}" for name, look in survey.tables.items() if look.error]
+    found += [f"{name} cannot be reached: {why}" for name, why in survey.errors.items()]
+    if found:
+        return found
+    for wave in plan.waves:
+        for name in wave:
+            seen = see_now(cluster, plan.places, name, survey, also_out=frozenset(wave) - {name})
+            found += _node_refusals(cluster, seen)
+    return found
+
+
+def see_now(
+    cluster: Cluster,
+    places: Mapping[str, tuple[Place, ...]],
+    name: str,
+    survey: Survey,
+    also_out: Collection[str] = (),
+) -> Seen:
+    """One node as the survey shows it. also_out: nodes that would be out at the same time."""
+    out = frozenset(cluster.node(other).server for other in also_out)
+    host = survey.nodes.get(name, NodeLook())
+    return Seen(node=cluster.node(name), places=places[name], looks=survey.tables, host=host, out_too=out)
+
+
+def _node_refusals(cluster: Cluster, seen: Seen) -> list[str]:
+    """Why this node must not be taken now."""
+    name, found = seen.node.name, []
+    rows = [(place, row) for place in seen.places if (row := seen.row(place))]
+    for place, row in rows:
+        if row.status.word is Word.MAINT:
+            found.append(f"{name} is in {row.status} on {place.balancer}: somebody took it out")
+        elif row.status.word is Word.DRAIN:
+            found.append(f"{name} is in {row.status} on {place.balancer}: somebody drains it")
+        elif row.status.word is Word.NO_CHECK:
+            found.append(f"{place} has no check: a 404 would never take it out of rotation")
+        elif row.check == "INI":
+            found.append(f"{place} has not finished its first check yet")
+    flag = seen.host.disk.flag if seen.host.disk else None
+    if flag is not None:
+        found.append(f"{name} is flagged already: {flag.strip()[:200]}")
+    elif any(row.status.word is Word.UP for _, row in rows) and not _answers_200(seen.host):
+        answer = seen.host.check
+        found.append(f"{name}: {cluster.health.check} answers {answer}, expected 200 while it is in rotation")
+    verdict = expect.guard(cluster.rollout.keep_up, frozenset(node.server for node in cluster.nodes))(seen)
+    if not isinstance(verdict, Holds):
+        found.append(f"{name} cannot leave: {verdict.why}")
+    return found
+
+
+def _answers_200(host: NodeLook) -> bool:
+    return host.check is not None and host.check.status == 200
+
+
+def steps(cluster: Cluster, job: Job) -> tuple[Step, ...]:
+    """What is done to a node for `job`, in order."""
+    match job.verb:
+        case "drain":
+            return http_check.drain(cluster)
+        case "restore":
+            return http_check.restore(cluster)
+        case _:
+            return http_check.journey(cluster, job)

@@ -1,0 +1,243 @@
+"""
+One node through its steps: look, judge, write, act, write, look until judged.
+
+The loop does not know what a step is for. Before an act its `requires` must hold, the lease must last as
+long as the act may take, and the intent must be on disk.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from drainctl.errors import ConnectFailed, DrainctlError, Interrupted, LeaseLost
+from drainctl.model import (
+    Act,
+    BalancerLook,
+    ClearFlag,
+    Do,
+    Holds,
+    Look,
+    Node,
+    NodeLook,
+    Nudge,
+    RunOnNode,
+    Seen,
+    SetFlag,
+    SetState,
+    ShutdownSessions,
+    Stage,
+    Step,
+    Switch,
+    Verdict,
+    Warm,
+)
+from drainctl.rollout.decide import decide, due
+from drainctl.rollout.observe import BALANCER_LOOKS
+from drainctl.rollout.world import World
+
+FIRST_LOOK_S = 0.004
+ACT_TRIES = 3
+# Up to here nothing but the flag was changed: an interrupted node is simply given back.
+REVERSIBLE = frozenset({"guard", "flag", "out", "idle", "quiet"})
+DEFAULT_ACT_LIMIT_S = 30.0
+
+
+@dataclass
+class Walk:
+    """
+    One node's way. acted: steps whose act returned in an earlier life of this rollout. out_too: servers of
+    the nodes that are out at the same time, asked for afresh at each look.
+    """
+
+    world: World
+    node: Node
+    acted: frozenset[str] = frozenset()
+    out_too: frozenset[str] = frozenset()
+    before: dict[str, Mapping[str, BalancerLook]] = field(default_factory=dict)
+
+    def through(self, steps: Sequence[Step], *, finish: bool = False) -> tuple[Step | None, Verdict]:
+        """
+        Take all steps. `finish`: go on although a stop was asked for.
+
+        Returns: (None, next) when all were taken, else the step that stopped and its verdict.
+        Raises: LeaseLost, Interrupted (second ask), JournalError: then nothing more is done here.
+        """
+        for step in steps:
+            verdict = self._take(step, finish=finish)
+            if verdict.do is not Do.NEXT:
+                return step, verdict
+        return None, Verdict(Do.NEXT, "all steps taken")
+
+    def _take(self, step: Step, *, finish: bool) -> Verdict:
+        began = self.world.clock()
+        if Look.PEERS in step.looks:
+            self.world.observer.follow(self.node, peers=True)
+        if step.once and step.name in self.acted and isinstance(step.expects(self._see(step, 0)), Holds):
+            self._tell("step.skipped", step, "done before the interruption, and still so")
+            return Verdict(Do.NEXT, "already so")
+        verdict = self._until_required(step, began, finish=finish) or self._act(step)
+        acted = self.world.clock()
+        if verdict.do is Do.NEXT:
+            verdict = self._until_seen(step, acted, finish=finish)
+        self.world.record.waiting(self.node.name, None)
+        took_s = round(self.world.clock() - began, 4)
+        if verdict.do is Do.NEXT:
+            if step.stays_out:
+                self.world.keep_out.add(self.node)
+            self._tell("step.seen", step, verdict.why, why=verdict.why, took_s=took_s)
+        else:
+            hint = verdict.hint
+            self._tell(
+                "step.failed",
+                step,
+                verdict.why,
+                why=verdict.why,
+                hint=hint,
+                do=verdict.do.value,
+                took_s=took_s,
+            )
+        return verdict
+
+    # -------------------------------------------------------- waiting
+
+    def _until_required(self, step: Step, began: float, *, finish: bool) -> Verdict | None:
+        """Wait until what the act requires holds; None when it does, else why the act must not be done."""
+        limit_s = self.world.cluster.drain.limit_s
+        for pause_s in _pauses(step.every_s):
+            if (stopped := self._stopped(step, finish=finish)) is not None:
+                return stopped
+            if step.requires is None:
+                return None
+            seen = Seen(self.node, self.world.places[self.node.name], self.world.observer.balancers(_ROWS))
+            now = step.requires(seen)
+            if isinstance(now, Holds):
+                return None
+            if self.world.clock() - began > limit_s:
+                return Verdict(step.on_limit, f"{now.why}: not ready for {step.name} within {limit_s:g} s")
+            self.world.record.waiting(self.node.name, f"before {step.name}: {now.why}")
+            self.world.sleep(pause_s)
+        raise AssertionError("pauses never end")
+
+    def _until_seen(self, step: Step, acted: float, *, finish: bool) -> Verdict:
+        """Look until the step is judged to be over, `in_a_row` times; escalate when its time comes."""
+        in_a_row = escalated = 0
+        for pause_s in _pauses(step.every_s):
+            spent_s = self.world.clock() - acted
+            verdict = decide(step, self._see(step, spent_s))
+            if verdict.do is Do.NEXT:
+                in_a_row += 1
+                if in_a_row >= step.in_a_row:
+                    return verdict
+            elif verdict.do is Do.WAIT:
+                in_a_row = 0
+            else:
+                return verdict
+            if (stopped := self._stopped(step, finish=finish)) is not None:
+                return stopped
+            escalation = due(step, spent_s, escalated)
+            if escalation and verdict.do is Do.WAIT:
+                escalated += 1
+                self._tell("step.escalated", step, escalation.why, act=type(escalation.act).__name__)
+                self._perform(escalation.act)
+            if verdict.do is Do.WAIT:
+                left = f"; {step.limit_s - spent_s:.0f} s left" if step.limit_s is not None else ""
+                self.world.record.waiting(self.node.name, f"{step.name}: {verdict.why}{left}")
+            self.world.sleep(step.every_s if in_a_row else pause_s)
+        raise AssertionError("pauses never end")
+
+    def _stopped(self, step: Step, *, finish: bool) -> Verdict | None:
+        self.world.stop.raise_if_at_once()
+        if self.world.stop.asked and not finish and step.name in REVERSIBLE:
+            return Verdict(Do.UNDO, "interrupted before anything was changed")
+        return None
+
+    def _see(self, step: Step, spent_s: float) -> Seen:
+        looks = step.looks & BALANCER_LOOKS
+        asked = step.looks - BALANCER_LOOKS
+        return Seen(
+            node=self.node,
+            places=self.world.places[self.node.name],
+            looks=self.world.observer.balancers(looks) if looks else {},
+            host=self.world.observer.host(self.node, asked) if asked else NodeLook(),
+            before=self.before,
+            out_too=self.out_too,
+            spent_s=spent_s,
+        )
+
+    # -------------------------------------------------------- acting
+
+    def _act(self, step: Step) -> Verdict:
+        """Write the intent, act, say how it went; an act is tried again where the connection was lost."""
+        if step.mark:
+            self.before[step.name] = self.world.observer.balancers(step.looks & BALANCER_LOOKS or _ROWS)
+        if step.stays_out is False:
+            self.world.keep_out.discard(self.node)
+        if step.act is None:
+            return Verdict(Do.NEXT, "nothing to do")
+        limit_s = getattr(step.act, "limit_s", step.limit_s or DEFAULT_ACT_LIMIT_S)
+        self.world.right.check(limit_s)
+        self._tell("step.intended", step, describe(step.act), act=describe(step.act), limit_s=limit_s)
+        self.world.record.waiting(self.node.name, f"{step.name}: {describe(step.act)}")
+        began = self.world.clock()
+        try:
+            output = self._perform(step.act)
+        except (Interrupted, LeaseLost):
+            raise
+        except DrainctlError as error:
+            return Verdict(step.on_never, str(error), error.hint)
+        if step.once:
+            took_s = round(self.world.clock() - began, 4)
+            self._tell("step.acted", step, output, output=output, took_s=took_s)
+        return Verdict(Do.NEXT, output)
+
+    def _perform(self, act: Act) -> str:
+        for tries_left in range(ACT_TRIES - 1, -1, -1):
+            try:
+                return self.world.perform(self.node, act)
+            except ConnectFailed as error:
+                if not tries_left:
+                    raise
+                self.world.record(
+                    "note", f"{error}; trying again", node=self.node.name, what="connect-failed"
+                )
+                self.world.sleep(1.0)
+        raise AssertionError("the last try returns or raises")
+
+    def _tell(self, kind: str, step: Step, text: str, **data: object) -> None:
+        self.world.record(kind, text, node=self.node.name, step=step.name, **data)
+
+
+_ROWS = frozenset({Look.ROWS})
+
+
+def _pauses(most_s: float) -> Iterator[float]:
+    """Look again soon after an act, then less and less often, until `most_s` apart."""
+    first = itertools.takewhile(
+        lambda pause_s: pause_s < most_s, (FIRST_LOOK_S * 2**power for power in range(20))
+    )
+    return itertools.chain(first, itertools.repeat(most_s))
+
+
+def describe(act: Act) -> str:
+    """An act in the words of `plan` and of the journal."""
+    match act:
+        case SetFlag():
+            return "set the flag: /http-check answers 404"
+        case ClearFlag():
+            return "take the flag away"
+        case Nudge(health):
+            return f"set server … health {health} (where the socket's level is admin)"
+        case SetState(state):
+            return f"set server … state {state} (where the socket's level is admin)"
+        case ShutdownSessions():
+            return "shutdown sessions server … (where the socket's level is admin)"
+        case Stage(release):
+            return f"upload, verify and unpack releases/{release}"
+        case Switch(release):
+            return f"current -> releases/{release}"
+        case RunOnNode(line):
+            return f"run `{line}`"
+        case Warm(pages):
+            return "GET " + ", ".join(f"{page.path} × {page.times}" for page in pages)

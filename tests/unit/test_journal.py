@@ -1,0 +1,343 @@
+"""The journal on real files: what was acknowledged is there, and what fails says why."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from drainctl.errors import ConfigError, JournalError
+from drainctl.journal.open import open_store
+from drainctl.journal.sqlite import MIGRATIONS, SqliteStore
+
+ENDLESS_APPENDS = """
+import sys
+from pathlib import Path
+from drainctl.journal.sqlite import SqliteStore
+store = SqliteStore(Path(sys.argv[1]))
+for number in range(100_000):
+    print(store.append("r1", "note", text=f"event {number}").seq, flush=True)
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    opened = SqliteStore(tmp_path / "state" / "drainctl" / "shop.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, need) -> Iterator[Path]:
+    """A disk of 512 kB of its own."""
+    mount = need("mount")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = [mount, "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        need("the right to mount a tmpfs (root)")
+    yield folder
+    subprocess.run([need("umount"), str(folder)], check=True)
+
+
+# ---------------------------------------------------------------- events
+
+
+def test_an_event_is_read_as_it_was_returned(store: SqliteStore) -> None:
+    written = store.append(
+        "r1",
+        "step.seen",
+        node="web1",
+        step="idle",
+        text="0 requests → idle",
+        data={"took_s": 0.31, "on": ("a",)},
+    )
+    assert store.events("r1") == [written]
+    assert written.seq == 1
+    assert written.data == {"took_s": 0.31, "on": ["a"]}
+
+
+def test_events_are_of_one_rollout_in_order_and_after_a_number(store: SqliteStore) -> None:
+    for number in range(6):
+        store.append("r1" if number % 2 else "r2", "note", text=str(number))
+    assert [event.text for event in store.events("r1")] == ["1", "3", "5"]
+    assert [event.text for event in store.events("r1", after=2)] == ["3", "5"]
+    assert store.events("r3") == []
+
+
+def test_text_that_is_no_unicode_is_kept_readable(store: SqliteStore) -> None:
+    store.append("r1", "note", text="file \udcff", data={"name": "\udcff"})
+    assert store.events("r1")[0].text == "file ?"
+
+
+def test_data_that_is_no_json_is_refused_and_nothing_is_written(store: SqliteStore) -> None:
+    with pytest.raises(JournalError, match="event note of rollout r1 is not JSON"):
+        store.append("r1", "note", data={"spent_s": float("nan")})
+    with pytest.raises(JournalError, match="not JSON"):
+        store.append("r1", "note", data={"who": object()})
+    assert store.events("r1") == []
+
+
+def test_events_and_pages_are_read_by_index(store: SqliteStore) -> None:
+    asked: list[str] = []
+    store._connection.set_trace_callback(asked.append)
+    store.events("r1", after=7)
+    store.latest("shop")
+    store._connection.set_trace_callback(None)
+    plans = [str(store._connection.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall()) for sql in asked]
+    assert len(plans) == 2
+    assert "USING INDEX events_by_rollout (rollout=? AND seq>?)" in plans[0]
+    assert "USING INDEX rollouts_by_cluster (cluster=? AND number<?)" in plans[1]
+    assert "TEMP B-TREE" not in plans[0] + plans[1]
+
+
+def test_threads_share_one_store(store: SqliteStore) -> None:
+    def write(name: str) -> None:
+        for number in range(20):
+            store.append("r1", "note", node=name, text=str(number))
+
+    threads = [threading.Thread(target=write, args=(f"web{n}",)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    events = store.events("r1")
+    assert [event.seq for event in events] == list(range(1, 81))
+    assert [event.text for event in events if event.node == "web2"] == [str(n) for n in range(20)]
+
+
+# ---------------------------------------------------------------- rollouts
+
+
+def test_rollouts_are_paged_newest_first(store: SqliteStore) -> None:
+    assert store.latest("shop") is None
+    for number in range(5):
+        store.register("shop", f"s{number}")
+        store.register("other", f"o{number}")
+    assert store.latest("shop") == "s4"
+    assert store.rollouts("shop", limit=2) == ["s4", "s3"]
+    assert store.rollouts("shop", limit=2, before="s3") == ["s2", "s1"]
+    assert store.rollouts("shop", before="s0") == []
+    with pytest.raises(JournalError, match="no rollout o1 of shop"):
+        store.rollouts("shop", before="o1")
+
+
+def test_an_id_is_registered_once(store: SqliteStore) -> None:
+    store.register("shop", "s0")
+    with pytest.raises(JournalError, match=r"rollout s0 is in the journal .* already"):
+        store.register("other", "s0")
+
+
+# ---------------------------------------------------------------- the file
+
+
+def test_file_and_folders_are_for_their_owner_alone(store: SqliteStore) -> None:
+    store.append("r1", "note")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in store.path.parent.iterdir()}
+    assert modes == {"shop.db": 0o600, "shop.db-wal": 0o600, "shop.db-shm": 0o600}
+    assert stat.S_IMODE(store.path.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(store.path.parent.parent.stat().st_mode) == 0o700
+
+
+def test_a_closed_store_says_so_and_closes_twice(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "j.db")
+    store.close()
+    store.close()
+    with pytest.raises(JournalError, match="closed"):
+        store.append("r1", "note")
+
+
+def test_events_survive_closing_and_opening(tmp_path: Path) -> None:
+    for number in range(3):
+        store = SqliteStore(tmp_path / "j.db")
+        assert store.append("r1", "note").seq == number + 1
+        store.close()
+
+
+def test_a_new_file_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
+    line = "import sys, pathlib; from drainctl.journal.sqlite import SqliteStore as S; "
+    line += "s = S(pathlib.Path(sys.argv[1])); print(s.append('r1', 'note').seq); s.close()"
+    command = [sys.executable, "-c", line, str(tmp_path / "j.db")]
+    many = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    assert sorted(int(each.communicate(timeout=60)[0]) for each in many) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_schema_from_the_future_is_refused(tmp_path: Path) -> None:
+    SqliteStore(tmp_path / "j.db").close()
+    with sqlite3.connect(tmp_path / "j.db") as other:
+        other.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    other.close()
+    with pytest.raises(JournalError, match="has schema 2, this drainctl knows 1") as caught:
+        SqliteStore(tmp_path / "j.db")
+    assert caught.value.hint
+
+
+def test_an_older_schema_is_taken_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SqliteStore(tmp_path / "j.db")
+    store.append("r1", "note")
+    store.close()
+    more = (*MIGRATIONS, ("CREATE TABLE later (x TEXT) STRICT", "INSERT INTO later VALUES ('here')"))
+    monkeypatch.setattr("drainctl.journal.sqlite.MIGRATIONS", more)
+    store = SqliteStore(tmp_path / "j.db")
+    assert len(store.events("r1")) == 1
+    store.close()
+    with sqlite3.connect(tmp_path / "j.db") as other:
+        assert other.execute("PRAGMA user_version").fetchone() == (2,)
+        assert other.execute("SELECT x FROM later").fetchall() == [("here",)]
+    other.close()
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SqliteStore(tmp_path / "j.db").close()
+    more = (*MIGRATIONS, ("CREATE TABLE later (x TEXT) STRICT", "INSERT INTO nowhere VALUES (1)"))
+    monkeypatch.setattr("drainctl.journal.sqlite.MIGRATIONS", more)
+    with pytest.raises(JournalError, match="no such table: nowhere"):
+        SqliteStore(tmp_path / "j.db")
+    with sqlite3.connect(tmp_path / "j.db") as other:
+        assert other.execute("PRAGMA user_version").fetchone() == (1,)
+        assert other.execute("SELECT count(*) FROM sqlite_master WHERE name = 'later'").fetchone() == (0,)
+    other.close()
+
+
+# ---------------------------------------------------------------- what fails
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    path.write_text("app: shop\n" * 200)
+    with pytest.raises(JournalError, match=f"journal {path}: not a database") as caught:
+        SqliteStore(path)
+    assert "set the file aside" in str(caught.value.hint)
+    assert path.read_text().startswith("app: shop")
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    store = SqliteStore(path)
+    for _ in range(300):
+        store.append("r1", "note", text="x" * 200)
+    store.close()
+    with path.open("r+b") as file:
+        for page in range(2, path.stat().st_size // 4096):
+            file.seek(page * 4096)
+            file.write(b"\xff" * 4096)
+    with pytest.raises(JournalError, match="the file is damaged"), closing(SqliteStore(path)) as damaged:
+        damaged.events("r1")
+
+
+def test_a_lock_that_is_not_let_go_is_named_with_its_time(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "j.db", busy_s=0.1)
+    other = sqlite3.connect(tmp_path / "j.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(JournalError, match=r"locked by another process for 0\.1 s"):
+        store.append("r1", "note")
+    assert store.events("r1") == []
+    other.execute("ROLLBACK")
+    assert store.append("r1", "note").seq == 1
+    other.close()
+    store.close()
+
+
+def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="is a directory"):
+        SqliteStore(tmp_path)
+
+
+def test_a_full_disk_is_named_and_what_was_acknowledged_stays(small_disk: Path) -> None:
+    store = SqliteStore(small_disk / "j.db")
+    acknowledged: list[int] = []
+
+    def fill() -> None:
+        while len(acknowledged) < 1000:
+            acknowledged.append(store.append("r1", "note", text="x" * 2000).seq)
+
+    with pytest.raises(JournalError, match="the disk is full") as caught:
+        fill()
+    assert len(acknowledged) > 10
+    assert "free some space" in str(caught.value.hint)
+    assert [event.seq for event in store.events("r1")] == acknowledged
+    store.close()
+    again = SqliteStore(small_disk / "j.db")
+    assert [event.seq for event in again.events("r1")] == acknowledged
+    again.close()
+
+
+def test_a_journal_on_a_disk_that_is_full_already_is_refused(small_disk: Path) -> None:
+    with pytest.raises(OSError, match="No space"):
+        (small_disk / "filler").write_bytes(b"x" * 600_000)
+    with pytest.raises(JournalError, match=r"the disk is full|no space left on device") as caught:
+        SqliteStore(small_disk / "j.db")
+    assert "free some space" in str(caught.value.hint)
+
+
+def test_a_read_only_disk_is_named(small_disk: Path, need) -> None:
+    SqliteStore(small_disk / "j.db").close()
+    subprocess.run([need("mount"), "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(JournalError, match="read-only file system") as caught:
+        SqliteStore(small_disk / "j.db")
+    assert "mounted for writing" in str(caught.value.hint)
+
+
+def test_a_disk_that_turns_read_only_is_named(tmp_path: Path) -> None:
+    # query_only makes SQLite refuse with the code of a read-only file, whoever runs this test.
+    store = SqliteStore(tmp_path / "j.db")
+    store._connection.execute("PRAGMA query_only = 1")
+    with pytest.raises(JournalError, match="it is read-only"):
+        store.append("r1", "note")
+    store.close()
+
+
+def test_what_was_acknowledged_before_kill_9_is_there(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ENDLESS_APPENDS, str(tmp_path / "j.db")]
+    writer = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+    )
+    assert writer.stdout
+    acknowledged = [int(writer.stdout.readline()) for _ in range(200)]
+    writer.kill()
+    acknowledged += [int(line) for line in writer.communicate(timeout=60)[0].splitlines() if line]
+    store = SqliteStore(tmp_path / "j.db")
+    found = [event.seq for event in store.events("r1")]
+    assert acknowledged == list(range(1, len(acknowledged) + 1))
+    assert found == list(range(1, len(found) + 1))
+    assert len(acknowledged) <= len(found) <= len(acknowledged) + 1
+    assert store.append("r1", "note").seq == len(found) + 1
+    store.close()
+
+
+# ---------------------------------------------------------------- open_store
+
+
+def test_open_store_takes_absolute_paths_and_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for url in (f"sqlite://{tmp_path}/a.db", f"sqlite:///{tmp_path}/b.db", "sqlite:///~/state/c.db"):
+        open_store(url).close()
+    assert [path.exists() for path in (tmp_path / "a.db", tmp_path / "b.db", tmp_path / "state/c.db")] == [
+        True
+    ] * 3
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("postgresql://db/shop", "store postgresql: is not available in this version"),
+        ("etcd://db", "store etcd: is not available"),
+        ("shop.db", "not available"),
+        ("sqlite:///", "names no file"),
+        ("sqlite:///var/lib/", "names no file"),
+        ("sqlite:///~nobody-of-that-name/x.db", "no such home folder"),
+    ],
+)
+def test_open_store_refuses_what_it_cannot_open(url: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_store(url)
