@@ -342,7 +342,7 @@ class Controller:
         seconds = time.monotonic() - began
         shown = proof(seen.tables, self._wired.fleet.overview(), plan.places, seconds)
         record("proof", _proof_text(shown), **shown)
-        lines = ending.lines(self.state(rollout))
+        lines = ending.lines(replace(self.state(rollout), ended=outcome.outcome))
         record(
             "rollout.ended",
             f"{outcome.outcome}: {outcome.why}",
@@ -352,7 +352,6 @@ class Controller:
             lines=lines,
             took_s=round(seconds, 3),
         )
-        lines = ending.lines(self.state(rollout))
         return Result(rollout, outcome.outcome, outcome.exit, outcome.why, lines, shown, seconds)
 
     def _world(self, rollout: str, plan: Plan, record: Recorder, keeper: Keeper) -> World:

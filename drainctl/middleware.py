@@ -15,7 +15,6 @@ step, since drainctl sees that the flag does not turn the check to 404 before it
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
@@ -28,7 +27,7 @@ AsgiApp = Callable[
     [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
 ]
 Health = Callable[[], bool | None]
-AsyncHealth = Callable[[], bool | None | Awaitable[bool | None]]
+AsyncHealth = Callable[[], bool | Awaitable[bool | None] | None]
 Headers = list[tuple[str, str]]
 
 _REASONS = {200: "200 OK", 404: "404 Not Found", 503: "503 Service Unavailable"}
@@ -84,7 +83,7 @@ class HttpCheckASGI:
     async def _ask(self) -> tuple[int, bytes]:
         try:
             said = self._health() if self._health else None
-            return _said(await said if inspect.isawaitable(said) else said)
+            return _said(await said if isinstance(said, Awaitable) else said)
         except Exception as error:  # noqa: BLE001 - an app that cannot tell is not healthy
             return _failed(error)
 

@@ -505,9 +505,10 @@ class Holds:
 
 @dataclass(frozen=True, slots=True)
 class NotYet:
-    """Not seen yet; `why` says what is waited for, in words."""
+    """Not seen yet; `why` says what is waited for. again_s: when it may be over at the earliest."""
 
     why: str
+    again_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -595,11 +596,12 @@ class Do(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A judgement and its reason, in words that a person can act on."""
+    """A judgement and its reason, in words. again_s: when to look again at the latest, if that is known."""
 
     do: Do
     why: str
     hint: str | None = None
+    again_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

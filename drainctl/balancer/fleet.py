@@ -260,10 +260,10 @@ class _Reader:
         self._errors = min(self._errors + 1, 16) if look.error else 0
         with self._changed:
             self.last = self._looks[False] = look
-            self._began[False] = began
+            self._began[False] = look.at_s
             if whole:
                 self._looks[True] = look
-                self._began[True] = began
+                self._began[True] = look.at_s
             self._changed.notify_all()
         try:
             self._tell(look)

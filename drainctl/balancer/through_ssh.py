@@ -17,10 +17,11 @@ from collections.abc import Sequence
 
 from drainctl.balancer import parse
 from drainctl.balancer.exchange import ClosedUnasked, unreachable
-from drainctl.errors import BalancerUnreachable, TransportError
+from drainctl.errors import BalancerUnreachable, CommandTimedOut, TransportError
 from drainctl.node.door import Done, Transport
 
 _CONNECT_S = 10.0  # more time for a question that has to open the SSH connection first
+_MARGIN_S = 1.0  # the command there ends itself at the limit, so it has to be killed from here only seldom
 _MANY = 20  # questions whose answers together may pass 64 kB, at about 2 kB each
 _TABLES = ("show stat", "show stat -1 4 -1")
 
@@ -33,7 +34,7 @@ _LINE = (
     "if command -v socat >/dev/null 2>&1; then socat -t {limit} -T {limit} - UNIX-CONNECT:{socat_path};"
     " elif nc -h 2>&1 | grep -q OpenBSD; then nc -N -w {limit} -U {path};"
     " elif command -v python3 >/dev/null 2>&1; then python3 -c {python} {path};"
-    " else echo 'no socat, no nc of OpenBSD and no python3 there' >&2; exit 127; fi"
+    " else echo 'no socat, no nc of OpenBSD and no python3 there' >&2; (exit 127); fi"
 )
 _SOCAT_SPECIAL = re.compile(r"""[\\,:!"'(\[{]""")  # what socat's address syntax takes for its own
 # The pipe would hide how asking ended, so that is told on the last line of standard error.
@@ -82,10 +83,12 @@ class SshExchange:
 
     def _run(self, question: bytes, *, packed: bool) -> Done:
         line = _PACKED.format(line=self._line) if packed else self._line
-        limit_s = self._timeout_s + (0.0 if self._connected else _CONNECT_S)
+        limit_s = self._timeout_s + (_MARGIN_S if self._connected else _CONNECT_S)
         self._connected = False
         try:
             done = self._transport.run(line, limit_s=limit_s, stdin=question)
+        except CommandTimedOut:
+            raise unreachable(self._who, self._path, TimeoutError(), limit_s) from None
         except TransportError as error:
             raise BalancerUnreachable(f"{self._who}: {error}", hint=error.hint) from error
         self._connected = True
@@ -101,11 +104,10 @@ class SshExchange:
             raise next(
                 (fault for words, fault in _KERNEL if words in said), OSError(said or f"exit code {code}")
             )
-        if not done.out:
+        text = gzip.decompress(base64.b64decode(done.out)).decode(errors="replace") if packed else done.out
+        if not text:
             raise TimeoutError if done.took_s >= self._limit_s else ClosedUnasked("closed without an answer")
-        if not packed:
-            return done.out
-        return gzip.decompress(base64.b64decode(done.out)).decode(errors="replace")
+        return text
 
     def close(self) -> None:
         """End the transport, which the exchanges of one balancer share."""

@@ -142,7 +142,7 @@ def reports(options: Options) -> Listener:
 def rollout(
     options: Options, do: Callable[[Controller], Result], over: Over | None = None, *, steal: bool = False
 ) -> None:
-    """Run one rollout with its reports and signals, print how it ended, and leave with its exit code."""
+    """Run one rollout with its reports and signals, and leave with its exit code; the reports tell the rest."""
     stop = Stop()
     with wired(options, over) as adapters, signals(stop):
         report = reports(options)
@@ -150,7 +150,6 @@ def rollout(
             result = do(Controller(adapters, [report], stop, steal=steal))
         finally:
             report.close()
-    tell(result)
     raise click.exceptions.Exit(int(result.exit))
 
 
@@ -173,21 +172,6 @@ def signals(stop: Stop) -> Iterator[None]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-def tell(result: Result) -> None:
-    """The last screen, on stderr: how it ended, why, where every node is, the ways out, the proof."""
-    from drainctl.report.text import proof_table
-
-    say = functools.partial(click.echo, err=True)
-    say("")
-    say(f"{result.outcome} in {result.seconds:.1f} s: {result.why}")
-    if result.exit is not Exit.DONE:
-        for line in result.lines:
-            say(f"  {line}")
-    if result.proof:
-        say("")
-        say(proof_table(result.proof))
 
 
 def names(nodes: Sequence[str]) -> list[str]:

@@ -101,7 +101,7 @@ def _nodes(tree: Tree) -> Iterator[Problem]:
             continue
         if (other := machines.setdefault((host, port), name)) != name:
             at = ("nodes", name, "host")
-            text = f"found {found(host)} port {found(port)}, which is nodes.{other}'s, expected a machine of its own"
+            text = f"found {found(host)} port {found(port)}, which is nodes.{other}'s, expected another"
             yield Problem(at, text)
 
 

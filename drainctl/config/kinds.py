@@ -183,16 +183,16 @@ VALUE = Kind("text", "a text", _as_it_is, {"type": ["string", "number", "boolean
 PORT = _count("a port from 1 to 65535", 1, 65535)
 COUNT = _count("a whole number, 0 or more", 0)
 AT_LEAST_ONE = _count("a whole number, 1 or more", 1)
-SPREAD = _count("a percentage from 0 to 50, as HAProxy's spread-checks has it", 0, 50)
+SPREAD = _count("a percentage from 0 to 50", 0, 50)
 DURATION = Kind(
     "duration",
-    "a duration such as 300ms, 10s, 5m or 1h (168h at most)",
+    "a duration such as 300ms, 10s or 5m (168h at most)",
     _seconds(least_ms=0),
     {"type": "string", "pattern": r"^[0-9]{1,9}(?:ms|s|m|h)$"},
 )
 LIMIT = Kind(
     "duration",
-    "a duration above zero such as 300ms, 10s, 5m or 1h (168h at most)",
+    "a duration such as 300ms, 10s or 5m (above 0, 168h at most)",
     _seconds(least_ms=1),
     {"type": "string", "pattern": r"^0*[1-9][0-9]{0,8}(?:ms|s|m|h)$"},
 )

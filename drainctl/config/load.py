@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from drainctl.config import schema
+from drainctl.config import schema, walk
 from drainctl.config.build import build
 from drainctl.config.check import check
 from drainctl.config.expand import expand
@@ -38,7 +38,7 @@ def load(path: str, environ: Mapping[str, str] = os.environ) -> Cluster:
     document = read(path)
     if not isinstance(document.tree, dict):
         line, column = document.where(())
-        needed = ", ".join(name for name, info in schema.keys(schema.File) if info.is_required())
+        needed = ", ".join(name for name, info in walk.keys(schema.File) if info.is_required())
         raise ConfigError(f"{path}:{line}:{column}: found {found(document.tree)}, expected keys: {needed}, …")
     problems: list[Problem] = []
     tree = _expanded(document.tree, (), environ, problems)
@@ -127,8 +127,8 @@ def _unknown(at: Key) -> str:
     """A key of a later version, a typo with the nearest key there is, or all there are."""
     if at in schema.LATER:
         return "not available in this version"
-    section = schema.section_at(at[:-1])
-    known = [name for name, _ in schema.keys(section)] if section else []
+    section = walk.section_at(at[:-1])
+    known = [name for name, _ in walk.keys(section)] if section else []
     near = get_close_matches(str(at[-1]), known, n=1)
     if near:
         return f"found an unknown key, expected {near[0]} (the nearest known one)"
@@ -137,8 +137,8 @@ def _unknown(at: Key) -> str:
 
 def _expected(at: Key) -> str:
     """What a key that is not there should hold."""
-    section = schema.section_at(at[:-1])
-    info = next(info for name, info in schema.keys(section or schema.File) if name == at[-1])
+    section = walk.section_at(at[:-1])
+    info = next(info for name, info in walk.keys(section or schema.File) if name == at[-1])
     return next((part.expected for part in info.metadata if isinstance(part, Kind)), "keys below it")
 
 

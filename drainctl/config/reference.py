@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from drainctl.config import schema
+from drainctl.config import schema, walk
 
 HEAD = """\
 # drainctl.yml
@@ -54,7 +54,7 @@ and `{{.State}}` stay as they are. `{{host}}` is a literal `{host}`.
 
 def markdown() -> str:
     """The whole page."""
-    parts = [HEAD, *(_section(path, section) for path, section in schema.sections().items()), FOOT]
+    parts = [HEAD, *(_section(path, section) for path, section in walk.sections().items()), FOOT]
     return "\n".join(parts)
 
 
@@ -63,7 +63,7 @@ def _section(path: tuple[str, ...], section: type[schema.Section]) -> str:
     if path and path[0] == "warm":
         title = "warm[]"
     heading = f"## {title}" if path else "## The top level"
-    rows = [_row(path, name, info) for name, info in schema.keys(section)]
+    rows = [_row(path, name, info) for name, info in walk.keys(section)]
     table = "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows])
     return f"{heading}\n\n{_doc(section)}\n\n{table}\n\n```yaml\n{section.example}```\n"
 
@@ -79,14 +79,14 @@ def _row(path: tuple[str, ...], name: str, info: FieldInfo) -> str:
 
 def _type(path: tuple[str, ...], name: str, info: FieldInfo) -> str:
     """`duration`, `list of names`, or what the section's own table says."""
-    below = {(*path, name), (*path, name, "*")} & schema.sections().keys()
+    below = {(*path, name), (*path, name, "*")} & walk.sections().keys()
     shape = getattr(info.annotation, "__origin__", None)
     if below:
         there = f"[keys](#{_anchor(next(iter(below)))})"
         if shape is dict:
             return f"names with {there}"
         return f"list of {there}" if shape is list else there
-    kind = schema.kind_of(info)
+    kind = walk.kind_of(info)
     if not kind or shape is dict:
         return "names with texts"
     one = " or ".join(f"`{word}`" for word in kind.words) or kind.name

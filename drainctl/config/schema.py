@@ -7,15 +7,12 @@ are written as the file would have them. What no key can tell alone is in `check
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from drainctl.config import kinds
-from drainctl.config.kinds import Kind
 from drainctl.model import Amount, Secret
 
 # Keys of the contract that this version does not act on. They are refused by name: a key that is read
@@ -34,8 +31,7 @@ LATER = frozenset(
 
 
 def optional(description: str, default: Any = None, **more: Any) -> Any:
-    """A key that may be left out. default: as the file would write it; None or [] where nothing is "
-    "set then."""
+    """A key that may be left out. default: as the file would write it; None or [] where that is nothing."""
     return Field(default=default, description=description, validate_default=default not in (None, []), **more)
 
 
@@ -475,47 +471,3 @@ store: sqlite:///~/.local/state/drainctl/shop.db
         "`APP.db` in `$XDG_STATE_HOME/drainctl`, or in `~/.local/state/drainctl`.",
         examples=["sqlite:///~/.local/state/drainctl/shop.db"],
     )
-
-
-def keys(section: type[Section]) -> Iterator[tuple[str, FieldInfo]]:
-    """The keys of a section, as the file spells them, in the order of the models."""
-    for name, info in section.model_fields.items():
-        yield info.alias or name, info
-
-
-def kind_of(info: FieldInfo) -> Kind | None:
-    """The kind of a key's value, or of the entries of its list; None for a section."""
-    return next(_inside((*info.metadata, info.annotation), Kind), None)
-
-
-def sections() -> dict[tuple[str, ...], type[Section]]:
-    """Every section by where it stands; `*` is a name or a place in a list: `("nodes", "*")`."""
-    return {(): File, **_below((), File)}
-
-
-def section_at(path: tuple[str | int, ...]) -> type[Section] | None:
-    """The section that stands at `path` of a file, or None."""
-    for pattern, section in sections().items():
-        if len(pattern) == len(path) and all(
-            want in ("*", part) for want, part in zip(pattern, path, strict=True)
-        ):
-            return section
-    return None
-
-
-def _below(at: tuple[str, ...], section: type[Section]) -> dict[tuple[str, ...], type[Section]]:
-    found: dict[tuple[str, ...], type[Section]] = {}
-    for name, info in keys(section):
-        for inner in _inside((info.annotation,), type):
-            if issubclass(inner, Section):
-                many = getattr(info.annotation, "__origin__", None) in (dict, list)
-                path = (*at, name, "*") if many else (*at, name)
-                found |= {path: inner, **_below(path, inner)}
-    return found
-
-
-def _inside(parts: tuple[Any, ...], wanted: type[Any]) -> Iterator[Any]:
-    for part in parts:
-        if isinstance(part, wanted) and not get_args(part):
-            yield part
-        yield from _inside(get_args(part), wanted)

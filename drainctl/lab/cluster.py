@@ -26,7 +26,7 @@ from drainctl.lab import parts, ready
 from drainctl.lab.describe import drainctl_yml
 from drainctl.lab.keys import PORT as SSH_PORT
 from drainctl.lab.keys import write_keys
-from drainctl.lab.processes import Process, Service, end, family
+from drainctl.lab.processes import Process, Service, end, family, marked
 from drainctl.lab.releases import make_release
 from drainctl.lab.settings import Settings
 
@@ -137,11 +137,28 @@ class Lab:
 
     def down(self) -> int:
         """End every process of this lab; files stay. Returns: how many were ended."""
-        recorded = [process for members in self.recorded.values() for process in members]
-        ended = end(self.services, recorded)
+        ended = end(self._processes)
         if (self.folder / "lab.json").exists():
             self._save({})
         return ended
+
+    def _processes(self) -> dict[Process, int]:
+        """Every process of this lab that runs, and the signal that ends it without waiting for requests."""
+        known = {process for members in self.recorded.values() for process in members if process.alive}
+        found = dict.fromkeys(known | marked(self._mark), int(signal.SIGTERM))
+        for service in self.services:
+            master = service.master()
+            found |= dict.fromkeys(family(master) if master else (), service.stop)
+        return found
+
+    @property
+    def _mark(self) -> str:
+        return f"DRAINCTL_LAB={self.folder}"
+
+    def _environment(self) -> dict[str, str]:
+        """Marked, so that `down` finds it; releases stay as they were unpacked, without byte code."""
+        name, _, value = self._mark.partition("=")
+        return {**os.environ, name: value, "PYTHONDONTWRITEBYTECODE": "1"}
 
     def reload(self, name: str) -> None:
         """
@@ -198,12 +215,12 @@ class Lab:
     def _start_node(self, name: str) -> None:
         services = self.node(name)
         for service in services:
-            service.start(_environment())
+            service.start(self._environment())
         ready.wait(services, lambda: ready.health(self.settings.host(name)), self.limit_s)
 
     def _start_balancer(self, name: str) -> None:
         service, path = self.balancer(name), self.socket(name)
-        service.start(_environment())
+        service.start(self._environment())
         names = self.settings.node_names
         ready.wait((service,), lambda: ready.all_up(path, self.settings.app, names), self.limit_s)
 
@@ -218,11 +235,6 @@ def _members(service: Service) -> list[tuple[int, int]]:
     master = service.master()
     members = family(master) if master else set()
     return sorted((process.pid, process.started) for process in members)
-
-
-def _environment() -> dict[str, str]:
-    """Releases stay as they were unpacked: no byte code is written beside them."""
-    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _all(start: Callable[[str], None], names: Iterable[str]) -> None:

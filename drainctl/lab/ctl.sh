@@ -4,6 +4,7 @@
 set -u
 here=$(cd "$(dirname "$0")" && pwd) || exit 2
 . "$here/node.env"
+export DRAINCTL_LAB PYTHONDONTWRITEBYTECODE=1
 pidfile=$here/gunicorn.pid
 
 # The master's pid, if the pid file names a process that is this node's gunicorn and no zombie.

@@ -33,7 +33,7 @@ health:
   ready: "http://{{host}}:8080/healthz"
   version: "http://{{host}}:8080/version"
 warm: [{{get: /, times: 10}}]
-checks: {{inter: {settings.inter}, timeout: 2s}}
+checks: {{inter: {settings.inter}, timeout: 4s}}
 rollout: {{at_once: 1, keep_up: 50%, max_failed: 0, on_failure: roll-back}}
 drain: {{limit: 30s, then: fallback, sticky: {"move" if settings.cookie else "wait"}}}
 watch: {{for: 1s, errors: 0}}

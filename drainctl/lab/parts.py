@@ -11,6 +11,7 @@ from drainctl.lab.processes import Service
 from drainctl.lab.programs import find, find_on_path
 from drainctl.lab.releases import unpack
 from drainctl.lab.settings import Settings
+from drainctl.templates import folder as templates
 from drainctl.templates import render
 
 FIRST = "v1"  # the release that runs when the lab is up
@@ -83,18 +84,24 @@ def write_node(folder: Path, settings: Settings, name: str) -> None:
         folder=str(own),
         host=host,
         app=settings.app,
-        flag=f"{root}/shared/drain",
         root=os.geteuid() == 0,
     )
     (own / "nginx.conf").write_text(conf)
+    (own / "http-check.conf").write_text(_http_check(f"{root}/shared/drain", settings.app))
     tmp = 'worker_tmp_dir = "/dev/shm"\n' if os.access("/dev/shm", os.W_OK) else ""  # noqa: S108  heartbeats only
     (own / "gunicorn.conf.py").write_text(
         GUNICORN.format(node=name, root=root, host=host, folder=own, tmp=tmp)
     )
-    (own / "node.env").write_text(f"NODE={name}\nPYTHON={sys.executable}\n")
+    (own / "node.env").write_text(f"NODE={name}\nPYTHON={sys.executable}\nDRAINCTL_LAB={folder}\n")
     ctl = own / "ctl"
     ctl.write_text(Path(__file__).with_name("ctl.sh").read_text())
     ctl.chmod(0o755)
+
+
+def _http_check(flag: str, app: str) -> str:
+    """The snippet that every user includes, changed where it says that it is to be changed."""
+    snippet = (templates() / "nginx" / "http-check.conf").read_text()
+    return snippet.replace("/srv/shop/shared/drain", flag).replace("http://shop/", f"http://{app}/")
 
 
 def node(folder: Path, settings: Settings, name: str) -> tuple[Service, ...]:

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,23 +122,42 @@ def family(process: Process) -> set[Process]:
     return found
 
 
-def end(services: Collection[Service], recorded: Iterable[Process], limit_s: float = 3.0) -> int:
+def marked(mark: str) -> set[Process]:
     """
-    End the services, their descendants and what was recorded of them; what ignores its stop signal for
-    `limit_s` is killed. Returns: how many processes were ended.
+    The user's processes that were started with `mark` (NAME=value) in their environment. nginx and sshd
+    write over theirs once they run, so this is for what has no pid file yet.
     """
-    mine: dict[Process, int] = {process: signal.SIGTERM for process in recorded if process.alive}
-    for service in services:
-        master = service.master()
-        if master:
-            mine |= dict.fromkeys(family(master), service.stop)
-    for process, number in mine.items():
-        process.send(number)
-    if not gone(mine, limit_s):
-        for process in mine:
-            process.send(signal.SIGKILL)
-        gone(mine, limit_s)
-    return len(mine)
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            named = mark.encode() in path.read_bytes().split(b"\0")
+        except OSError:
+            continue  # gone, or someone else's
+        pid = int(path.parent.name)
+        started = started_at(pid) if named else None
+        if started is not None:
+            found.add(Process(pid, started))
+    return found
+
+
+def end(find: Callable[[], dict[Process, int]], limit_s: float = 3.0) -> int:
+    """
+    End what `find` finds, by the signal that it names for each; what ignores it for `limit_s` is killed.
+    Looks again until nothing is found, for what was started in between. Returns: how many were ended.
+    """
+    ended: set[Process] = set()
+    for _ in range(5):
+        found = find()
+        if not found:
+            break
+        ended |= found.keys()
+        for process, number in found.items():
+            process.send(number)
+        if not gone(found, limit_s):
+            for process in found:
+                process.send(signal.SIGKILL)
+            gone(found, limit_s)
+    return len(ended)
 
 
 def gone(processes: Collection[Process], limit_s: float) -> bool:

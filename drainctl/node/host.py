@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -172,9 +173,10 @@ class Host:
     def _failed(self, what: str, done: Done) -> CommandFailed:
         said = [line for line in f"{done.err}\n{done.out}".splitlines() if line.strip()][-SHOWN_LINES:]
         name = self._node.name
-        if "No space left on device" in done.err:
+        full = _FULL.search(done.err)
+        if full:
             return CommandFailed(
-                f"{name}: {what}: the disk is full: {said[-1].strip()}",
+                f"{name}: {what}: the disk is full: {full[0].strip()}",
                 node=name,
                 left="what was written of it is removed",
                 hint=f"make room on {name} (release.keep bounds how many releases stay)",
@@ -223,6 +225,9 @@ class Host:
             error.node = error.node or self._node.name
             raise
 
+
+# GNU tar says only how much it wrote when the last of a file did not fit.
+_FULL = re.compile(r".*(No space left on device|Disk quota exceeded|Wrote only \d+ of \d+ bytes)")
 
 _HINTS: dict[int, str] = {
     Says.NO_RELEASE: "`drainctl status` lists the releases of each node",

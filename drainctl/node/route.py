@@ -55,7 +55,7 @@ class Wanted:
 
 
 def route(wanted: Wanted, ssh_config: str | None) -> tuple[Hop, ...]:
-    """The hops to a node, itself last. Raises: ConnectFailed (unreadable ssh_config, no such key, a circle)."""
+    """The hops to a node, itself last. Raises: ConnectFailed (ssh_config or key not readable, a circle)."""
     from paramiko import ConfigParseError, SSHConfig
 
     try:

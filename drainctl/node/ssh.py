@@ -29,6 +29,7 @@ CHUNK = 65536
 TICK_S = 0.1  # an ended command's output must be quiet that long when something still holds it open
 KILL_S = 3.0  # how long killing a command may take
 SIGNALLED = 255  # the exit code when the server named none, as ssh(1) has it
+NOT_STARTED = "the command was not started"
 UNKNOWN = "whether the command ran to its end is unknown"
 
 # The line's own process is the leader of sshd's session, so its id is that of the group to kill. It is
@@ -110,26 +111,29 @@ class SshTransport:
         from paramiko.ssh_exception import ChannelException, SSHException
 
         link = self._connected(end)
-        for again in (True, False):
-            patience_s = min(self._timeout_s, left_s(end))
+        again = False
+        while True:
             began = time.monotonic()
             try:
-                return link, link.transport.open_session(timeout=patience_s)
-            except ChannelException as error:
-                raise ConnectFailed(
-                    f"{self._wanted.host}: the server opens no further session: {error.text}",
-                    hint="sshd_config's MaxSessions bounds how many commands run at once",
-                ) from error
+                return link, link.transport.open_session(timeout=min(self._timeout_s, left_s(end)))
+            except ChannelException as error:  # full; also a moment long, while an ended one is put away
+                if time.monotonic() + TICK_S > end:
+                    raise ConnectFailed(
+                        f"{self._wanted.host}: the server opens no further session: {error.text}",
+                        left=NOT_STARTED,
+                        hint="sshd_config's MaxSessions bounds how many commands run at once",
+                    ) from error
+                time.sleep(TICK_S)
             except (SSHException, EOFError, OSError) as error:
                 waited = time.monotonic() - began
-                if not again or time.monotonic() >= end:
+                if again or time.monotonic() >= end:
                     raise ConnectFailed(
                         f"{self._wanted.host}: no session for a command within {waited:.1f} s: {error}",
-                        left="the command was not started",
+                        left=NOT_STARTED,
                     ) from error
+                again = True
                 link.close()
                 link = self._connected(end)
-        raise AssertionError("the loop above returns or raises")
 
     def _connected(self, end: float) -> Link:
         if not self._opening.acquire(timeout=left_s(end)):

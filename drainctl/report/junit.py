@@ -1,26 +1,25 @@
 """
 The rollout as JUnit XML: a suite per node's way, a case per step. CI systems show it as tests.
 
-A step that was not over when the rollout ended is an error; a node that was not reached is skipped.
+A step that was not over when the rollout ended is an error; a node that was not reached is skipped. Every
+text goes through `one_line`, since XML 1.0 (section 2.2) cannot hold control characters and half surrogate
+pairs, not even escaped.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drainctl.journal.events import Event
 from drainctl.report.story import Journey, StepRun, Story
-from drainctl.report.text import rfc3339
+from drainctl.report.text import one_line, rfc3339
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-# What XML 1.0 cannot hold, section 2.2 ("Char").
-NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 BAD_ENDS = {"failed", "restored", "put-back"}
 
 
@@ -61,7 +60,7 @@ def suites(story: Story) -> Element:
     """The story as a `testsuites` element."""
     from xml.etree.ElementTree import Element
 
-    total = Element("testsuites", name=_xml(f"drainctl {story.verb} {story.release}".strip()))
+    total = Element("testsuites", name=one_line(f"drainctl {story.verb} {story.release}".strip()))
     for node in story.nodes:
         for journey in story.ways(node) or [Journey(node, story.last_s, story.last_s)]:
             total.append(_suite(story, journey))
@@ -75,17 +74,17 @@ def _suite(story: Story, journey: Journey) -> Element:
     from xml.etree.ElementTree import Element, SubElement
 
     name = f"{journey.node} (back)" if journey.way == "back" else journey.node
-    suite = Element("testsuite", name=_xml(name), hostname=_xml(journey.node))
+    suite = Element("testsuite", name=one_line(name), hostname=one_line(journey.node))
     facts = {"rollout": story.rollout, "strategy": journey.strategy, "release": journey.change}
     properties = SubElement(suite, "properties")
     for fact, value in (*facts.items(), ("outcome", journey.outcome or story.outcome or "interrupted")):
-        SubElement(properties, "property", name=fact, value=_xml(value))
+        SubElement(properties, "property", name=fact, value=one_line(value))
     suite.extend(_case(journey.node, step, story) for step in journey.steps)
     if journey.outcome in BAD_ENDS and all(step.state != "failed" for step in journey.steps):
-        end = SubElement(suite, "testcase", name="end", classname=_xml(journey.node), time="0.000")
+        end = SubElement(suite, "testcase", name="end", classname=one_line(journey.node), time="0.000")
         _mark(end, "failure", journey.why)
     if not journey.steps and journey.outcome is None:
-        end = SubElement(suite, "testcase", name="not begun", classname=_xml(journey.node), time="0.000")
+        end = SubElement(suite, "testcase", name="not begun", classname=one_line(journey.node), time="0.000")
         _mark(end, "skipped", story.why or "the rollout did not come to this node")
     cases = suite.findall("testcase")
     suite.set("tests", str(len(cases)))
@@ -100,7 +99,7 @@ def _case(node: str, step: StepRun, story: Story) -> Element:
     from xml.etree.ElementTree import Element
 
     took_s = step.took_s if step.took_s is not None else max(story.last_s - step.began_s, 0.0)
-    case = Element("testcase", name=_xml(step.name), classname=_xml(node), time=f"{took_s:.3f}")
+    case = Element("testcase", name=one_line(step.name), classname=one_line(node), time=f"{took_s:.3f}")
     if step.state == "failed":
         _mark(case, "failure", step.text, step.hint)
     elif step.state == "running":
@@ -113,9 +112,5 @@ def _case(node: str, step: StepRun, story: Story) -> Element:
 def _mark(case: Element, tag: str, message: str, hint: str = "") -> None:
     from xml.etree.ElementTree import SubElement
 
-    mark = SubElement(case, tag, message=_xml(message))
-    mark.text = _xml(f"{message}\nhint: {hint}" if hint else message)
-
-
-def _xml(text: str) -> str:
-    return NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+    mark = SubElement(case, tag, message=message)
+    mark.text = f"{message}\nhint: {hint}" if hint else message

@@ -23,8 +23,8 @@ def decide(step: Step, seen: Seen) -> Verdict:
             return Verdict(
                 step.on_limit, f"{why}, {seen.spent_s:.1f} s after it began (limit {step.limit_s:g} s)"
             )
-        case NotYet(why):
-            return Verdict(Do.WAIT, why)
+        case NotYet(why, again_s):
+            return Verdict(Do.WAIT, why, again_s=again_s)
 
 
 def due(step: Step, spent_s: float, already: int) -> Escalation | None:

@@ -33,13 +33,13 @@ def lines(state: RolloutState) -> list[str]:
 
 def ways_out(state: RolloutState) -> list[str]:
     """The commands that end an open rollout one way or the other."""
-    ways = [f"go on:      drainctl resume {state.id}"]
+    ways = [f"go on: drainctl resume {state.id}"]
     if state.release or any(node.changed for node in state.nodes.values()):
-        ways.append(f"take back:  drainctl abort {state.id}")
+        ways.append(f"take back: drainctl abort {state.id}")
     else:
-        ways.append(f"give up:    drainctl abort {state.id}")
+        ways.append(f"give up: drainctl abort {state.id}")
     ways += [
-        f"by hand:    drainctl restore {node.name} --steal   (puts it into rotation as it is)"
+        f"by hand: drainctl restore {node.name} --steal (puts it into rotation as it is)"
         for node in state.nodes.values()
         if node.flagged and node.outcome != "done"
     ]

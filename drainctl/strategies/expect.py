@@ -222,8 +222,9 @@ def watched(policy: WatchPolicy, peers: frozenset[str]) -> Expectation:
                 f"allowed: {allowed} (watch.errors = {policy.errors}, peers had {theirs.errors} in "
                 f"{theirs.sessions})"
             )
-        if seen.spent_s < policy.for_s:
-            return NotYet(f"{told}, {policy.for_s - seen.spent_s:.0f} s left to watch")
+        left_s = policy.for_s - seen.spent_s
+        if left_s > 0:
+            return NotYet(f"{told}, {left_s:.0f} s left to watch", max(left_s, 0.001))
         return Holds(told)
 
     return judge

@@ -36,7 +36,7 @@ def free_port(host: str) -> int:
 
 
 class App:
-    """An app server: `/http-check` answers `check`, `/slow` waits for `release`, the rest answers `status`."""
+    """An app: `/http-check` answers `check`, `/slow` waits for `release`, the rest answers `status`."""
 
     def __init__(self) -> None:
         self.check = 200

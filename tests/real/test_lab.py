@@ -17,11 +17,14 @@ from pathlib import Path
 
 import pytest
 
+from drainctl.config.load import load as load_config
+from drainctl.config.placeholders import fill
 from drainctl.errors import ConfigError, PreflightError
 from drainctl.lab import parts, ready
 from drainctl.lab.cluster import Lab
+from drainctl.lab.describe import drainctl_yml
 from drainctl.lab.load import Load
-from drainctl.lab.processes import Process, family, started_at
+from drainctl.lab.processes import Process, family, marked, started_at
 from drainctl.lab.releases import SOUND, make_release
 from drainctl.lab.settings import Settings
 from tests.conftest import need as need_program
@@ -121,6 +124,26 @@ def test_every_server_is_up_and_every_page_answers(lab):
     assert get(lab.settings.host("web1"), "/http-check") == (200, "ok\n")
 
 
+def test_drainctl_yml_says_what_the_lab_is(lab):
+    cluster = load_config(str(lab.config))
+    assert cluster.names == lab.settings.node_names
+    assert [balancer.runtime for balancer in cluster.balancers] == [
+        f"unix:{lab.socket(lb)}" for lb in ("lb1", "lb2")
+    ]
+    assert (cluster.connect.via, cluster.connect.port) == ("ssh", 2222)
+    assert fill(cluster.health.flag.path, {"node": "web1"}) == str(lab.flag("web1"))
+    assert fill(cluster.service.restart, {"node": "web1"}) == f"{lab.ctl('web1')} restart"
+
+
+@pytest.mark.parametrize("more", [{}, {"stats_only": True, "cookie": True}, {"master_worker": False}])
+def test_every_variants_drainctl_yml_is_read(tmp_path, more):
+    file = tmp_path / "drainctl.yml"
+    file.write_text(drainctl_yml(tmp_path, Settings(**more)))
+    cluster = load_config(str(file))
+    assert cluster.connect.via == "local"
+    assert all((balancer.stats is not None) == bool(more.get("stats_only")) for balancer in cluster.balancers)
+
+
 def test_the_runtime_sockets_have_the_levels_that_they_are_named_for(lab):
     assert ready.ask(lab.folder / "lb1" / "runtime.sock", "show cli level").strip() == "admin"
     assert ready.ask(lab.folder / "lb1" / "user.sock", "show cli level").strip() == "user"
@@ -168,19 +191,23 @@ def test_down_leaves_no_process_and_no_port(make_lab, until):
     assert lab.down() == 0
 
 
-def test_a_lab_whose_up_was_killed_half_way_can_be_ended(tmp_path, until):
+@pytest.mark.parametrize("first", ["process", "nginx.pid", "haproxy.pid"])
+def test_a_lab_whose_up_was_killed_half_way_can_be_ended(tmp_path, until, first):
+    need_servers()
     folder = tmp_path / "lab"
+    mark = f"DRAINCTL_LAB={folder}"
     argv = [sys.executable, "-m", "drainctl.lab", "up", "--dir", folder, "--base", "127.0.34", "--nodes", "3"]
     starting = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until("the first service", lambda: list(folder.glob("nodes/*/nginx.pid")))
+    until(f"the first {first}", lambda: marked(mark) if first == "process" else list(folder.rglob(first)))
     starting.kill()
     starting.wait()
     lab = Lab.open(folder)
-    assert len(everyone(lab)) > 0
-    until("services that were just starting", lambda: all(lab.node(f"web{n}")[0].master() for n in (1, 2, 3)))
-    running = everyone(lab)
+    begun = marked(mark) | everyone(lab)
+    assert begun
+    assert lab.recorded == {}, "killed before it could write down what it had started"
     lab.down()
-    assert [one for one in running if one.alive] == []
+    assert [one for one in begun if one.alive] == []
+    assert marked(mark) == set(), "nothing is left that could still start something"
     assert listening(lab) == []
 
 

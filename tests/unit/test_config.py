@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import pickle
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from drainctl.config import schema
+from drainctl.config import walk
 from drainctl.config.expand import Expanded, shown
 from drainctl.config.json_schema import schema as json_schema
 from drainctl.config.load import load
@@ -105,6 +104,14 @@ def problems_of(text, environ=None):
         from_text(text, environ)
     assert caught.value.exit is Exit.USAGE
     return [line.removeprefix("drainctl.yml:") for line in str(caught.value).splitlines()]
+
+
+def outcome_of(text):
+    """The Cluster or the refusal, as text."""
+    try:
+        return repr(from_text(text, ENVIRON))
+    except ConfigError as error:
+        return str(error)
 
 
 def with_lines(old, new, text=MINIMAL):
@@ -316,8 +323,9 @@ def test_a_missing_variable():
 
 @pytest.mark.parametrize("text", ["${LB4-x}", "${LB4", "${}"])
 def test_a_variable_that_is_none(text):
-    line = f"1:6: app: found {text}, expected ${{NAME}} with letters, digits and _ ($${{ stands for a literal ${{)"
-    assert problems_of(with_lines("app: shop", f"app: '{text}'")) == [line]
+    expected = "expected ${NAME} with letters, digits and _ ($${ stands for a literal ${)"
+    found = problems_of(with_lines("app: shop", f"app: '{text}'"))
+    assert found == [f"1:6: app: found {text}, {expected}"]
 
 
 # ---------------------------------------------------------------- files that are no file, or no YAML
@@ -333,14 +341,6 @@ def test_no_such_file():
 def test_a_folder():
     with pytest.raises(ConfigError, match=r"^\.: is a directory$"):
         load(".", {})
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_file_that_may_not_be_read(folder):
-    from_text(MINIMAL)
-    (folder / "drainctl.yml").chmod(0)
-    with pytest.raises(ConfigError, match=r"^drainctl\.yml: permission denied$"):
-        load("drainctl.yml", {})
 
 
 @pytest.mark.parametrize(
@@ -428,8 +428,10 @@ def test_a_file_that_would_never_end(text):
             "{host: 10.0.0.11}",
             "{host: 10.0.0.11, qqq: x}",
             [
-                "4:27: nodes.web1.qqq: found an unknown key, expected one of "
-                "host, server, strategy, port, user, vars"
+                (
+                    "4:27: nodes.web1.qqq: found an unknown key"
+                    ", expected one of host, server, strategy, port, user, vars"
+                ),
             ],
         ),
         (
@@ -457,20 +459,26 @@ def test_a_file_that_would_never_end(text):
             "health:\n",
             "drain: {limit: 10}\nhealth:\n",
             [
-                "6:16: drain.limit: found 10, expected a duration above zero such as 300ms, 10s, 5m or 1h (168h at most)"
+                (
+                    "6:16: drain.limit: found 10"
+                    ", expected a duration such as 300ms, 10s or 5m (above 0, 168h at most)"
+                ),
             ],
         ),
         (
             "health:\n",
             "drain: {limit: 0s}\nhealth:\n",
             [
-                "6:16: drain.limit: found 0s, expected a duration above zero such as 300ms, 10s, 5m or 1h (168h at most)"
+                (
+                    "6:16: drain.limit: found 0s"
+                    ", expected a duration such as 300ms, 10s or 5m (above 0, 168h at most)"
+                ),
             ],
         ),
         (
             "health:\n",
             "watch: {for: 200h}\nhealth:\n",
-            ["6:14: watch.for: found 200h, expected a duration such as 300ms, 10s, 5m or 1h (168h at most)"],
+            ["6:14: watch.for: found 200h, expected a duration such as 300ms, 10s or 5m (168h at most)"],
         ),
         (
             "health:\n",
@@ -495,9 +503,7 @@ def test_a_file_that_would_never_end(text):
         (
             "health:\n",
             "checks: {spread: 51}\nhealth:\n",
-            [
-                "6:18: checks.spread: found 51, expected a percentage from 0 to 50, as HAProxy's spread-checks has it"
-            ],
+            ["6:18: checks.spread: found 51, expected a percentage from 0 to 50"],
         ),
         ("health:\n", "warm: {get: /}\nhealth:\n", ["6:7: warm: found a mapping, expected a list"]),
         (
@@ -601,7 +607,10 @@ def test_a_key_given_twice():
         (
             "app: shop",
             "app: shop\nstore: postgresql://db/x",
-            "2:8: store: found postgresql://db/x, which is not available in this version, expected sqlite:///PATH",
+            (
+                "2:8: store: found postgresql://db/x, which is not available in this version"
+                ", expected sqlite:///PATH"
+            ),
         ),
         (
             "app: shop",
@@ -628,9 +637,7 @@ def test_a_key_of_a_later_version(old, new, line):
         (
             "{host: 10.0.0.12}",
             "{host: 10.0.0.11}",
-            [
-                "5:16: nodes.web2.host: found 10.0.0.11 port 22, which is nodes.web1's, expected a machine of its own"
-            ],
+            ["5:16: nodes.web2.host: found 10.0.0.11 port 22, which is nodes.web1's, expected another"],
         ),
         (
             "{runtime: unix:admin.sock}",
@@ -671,7 +678,10 @@ def test_a_key_of_a_later_version(old, new, line):
             "{host: 10.0.0.12}",
             "{host: 10.0.0.12, vars: {node: x}}",
             [
-                "5:34: nodes.web2.vars.node: found {node}, which drainctl fills in, expected a name of your own"
+                (
+                    "5:34: nodes.web2.vars.node: found {node}, which drainctl fills in"
+                    ", expected a name of your own"
+                ),
             ],
         ),
         (
@@ -713,7 +723,10 @@ def test_a_key_of_a_later_version(old, new, line):
             "{host}:8080/http-check",
             "lb:8080/http-check",
             [
-                "7:10: health.check: found http://lb:8080/http-check for 2 nodes, expected one that differs, by {host}"
+                (
+                    "7:10: health.check: found http://lb:8080/http-check for 2 nodes"
+                    ", expected one that differs, by {host}"
+                ),
             ],
         ),
     ],
@@ -777,7 +790,7 @@ health:
 app: blog
 """
     assert problems_of(text) == [
-        "1:14: watch.for: found ten, expected a duration such as 300ms, 10s, 5m or 1h (168h at most)",
+        "1:14: watch.for: found ten, expected a duration such as 300ms, 10s or 5m (168h at most)",
         "4:36: balancers.lb1.auth: found ${NOPE}, which is not set in the environment, expected a value",
         "5:3: balancers.lb2: found neither runtime nor stats, expected one of them",
         "8:27: nodes.web2.servr: found an unknown key, expected server (the nearest known one)",
@@ -879,10 +892,10 @@ def test_the_json_schema_refuses(old, new, where):
 
 
 def test_every_key_is_described():
-    for path, section in schema.sections().items():
+    for path, section in walk.sections().items():
         assert section.__doc__
         assert section.example
-        for name, info in schema.keys(section):
+        for name, info in walk.keys(section):
             assert info.description, (*path, name)
             assert info.description.endswith("."), (*path, name)
 
@@ -919,14 +932,11 @@ def test_a_mangled_file_is_a_cluster_or_a_config_error(text, edits):
     for at, cut, word in edits:
         place = int(at * len(text))
         text = text[:place] + word + text[place + cut :]
-    try:
-        cluster = from_text(text, ENVIRON)
-    except ConfigError as error:
-        assert HUSH not in f"{error} {error.hint}"
-        assert all(line.startswith("drainctl.yml:") for line in str(error).splitlines())
-    else:
-        assert isinstance(cluster, Cluster)
-        assert HUSH not in repr(cluster)
+    outcome = outcome_of(text)
+    assert HUSH not in outcome
+    assert outcome.startswith("Cluster(") or all(
+        line.startswith("drainctl.yml:") for line in outcome.splitlines()
+    )
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -946,16 +956,14 @@ def test_a_value_of_any_shape_anywhere_is_a_cluster_or_a_config_error(data):
             ),
         )
     )
-    try:
-        from_text(yaml.safe_dump(tree, allow_unicode=True), ENVIRON)
-    except ConfigError as error:
-        assert str(error).startswith("drainctl.yml:")  # noqa: PT017  both ends are right
+    outcome = outcome_of(yaml.safe_dump(tree, allow_unicode=True))
+    assert outcome.startswith(("Cluster(", "drainctl.yml:"))
 
 
 def test_placeholders_and_variables_do_not_load_the_schema():
-    code = "import sys, drainctl.config.placeholders as p; print('pydantic' in sys.modules, 'yaml' in sys.modules)"
+    code = "import sys, drainctl.config.placeholders; print(*{'pydantic', 'yaml'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
+    assert done.stdout == "\n"
 
 
 def test_shown():

@@ -170,6 +170,18 @@ def test_a_new_file_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
     assert sorted(int(each.communicate(timeout=60)[0]) for each in many) == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_new_file_that_another_process_sets_up_is_waited_for(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "j.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.2, other.execute, ["ROLLBACK"])
+    timer.start()
+    store = SqliteStore(tmp_path / "j.db")
+    assert store.append("r1", "note").seq == 1
+    timer.join()
+    store.close()
+    other.close()
+
+
 def test_a_schema_from_the_future_is_refused(tmp_path: Path) -> None:
     SqliteStore(tmp_path / "j.db").close()
     with sqlite3.connect(tmp_path / "j.db") as other:

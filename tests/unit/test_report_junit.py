@@ -85,12 +85,12 @@ def test_no_event_at_all_is_valid_too(tmp_path: Path) -> None:
 def test_what_xml_cannot_hold_is_replaced(tmp_path: Path) -> None:
     why = "got \x00\x1b[31m <&\"'> \ud800 \ufffe"
     root = read_back(
-        tmp_path / "junit.xml", [Event(1, 1.0, "r", "step.failed", "w<1>", "restart", why, {"why": why})]
+        tmp_path / "junit.xml", [Event(1, 1.0, "r", "step.failed", "w\x01<1>", "restart", why, {"why": why})]
     )
     failure = root.find("testsuite/testcase/failure")
     assert failure is not None
     assert failure.get("message") == "got [31m <&\"'>"
-    assert root[0].get("name") == "w<1>"
+    assert root[0].get("name") == "w <1>"
 
 
 def test_the_file_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

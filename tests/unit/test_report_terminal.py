@@ -124,7 +124,7 @@ def test_long_names_are_cut_and_the_steps_stay() -> None:
 
 
 def test_many_nodes_or_few_rows_show_only_those_in_flight() -> None:
-    for screen, events in ((Screen(), kit.large(60)), (Screen(height=12), kit.large(8))):
+    for screen, events in ((Screen(height=100), kit.large(60)), (Screen(height=12), kit.large(8))):
         screen.tell(events)
         frame = screen.frame()
         assert len(frame) == 3
