@@ -25,7 +25,7 @@ from drainctl.errors import (
 from drainctl.journal.door import Holder, Lease
 from drainctl.journal.lease import Keeper, me
 from drainctl.journal.replay import RolloutState, replay
-from drainctl.model import Cluster, Job, Node, NodeLook, Place, Release
+from drainctl.model import Cluster, Node, NodeLook, Place, Release
 from drainctl.report.door import Listener
 from drainctl.rollout import ending
 from drainctl.rollout.keep_out import EVERY_S, KeepOut
@@ -35,6 +35,7 @@ from drainctl.rollout.plan import Plan, Survey, find_places, refusals, waves
 from drainctl.rollout.proof import proof
 from drainctl.rollout.roll import Outcome, Roll
 from drainctl.rollout.world import Recorder, Stop, World
+from drainctl.steps import Job
 from drainctl.wire import Wired
 
 LEASE_S = 15.0

@@ -60,7 +60,7 @@ class Master:
 
     def _old_worker(self, worker: parse.OldProcess, wanted: frozenset[Server] | None) -> OldWorker:
         def ask(commands: Sequence[str]) -> list[str]:
-            return self._ask([f"@!{worker.pid} {commands[0]}", *commands[1:]])
+            return self._ask([f"@!{worker.pid} {command}" for command in commands])
 
         _, shown = self._rows[worker.pid].read(ask, wanted)
         return OldWorker(worker.pid, worker.uptime, shown.servers)

@@ -10,6 +10,7 @@ table of 1,000 servers has 222 kB) are packed by gzip on the way.
 from __future__ import annotations
 
 import base64
+import errno
 import gzip
 import re
 import shlex
@@ -31,7 +32,8 @@ _PYTHON = (
     ' [sys.stdout.buffer.write(b) for b in iter(lambda: s.recv(65536), b"")]'
 )
 _LINE = (
-    "if command -v socat >/dev/null 2>&1; then socat -t {limit} -T {limit} - UNIX-CONNECT:{socat_path};"
+    "export LC_ALL=C;"
+    " if command -v socat >/dev/null 2>&1; then socat -t {limit} -T {limit} - UNIX-CONNECT:{socat_path};"
     " elif nc -h 2>&1 | grep -q OpenBSD; then nc -N -w {limit} -U {path};"
     " elif command -v python3 >/dev/null 2>&1; then python3 -c {python} {path};"
     " else echo 'no socat, no nc of OpenBSD and no python3 there' >&2; (exit 127); fi"
@@ -40,13 +42,14 @@ _SOCAT_SPECIAL = re.compile(r"""[\\,:!"'(\[{]""")  # what socat's address syntax
 # The pipe would hide how asking ended, so that is told on the last line of standard error.
 _PACKED = "{{ {line}; echo $? >&2; }} | gzip -c | base64"
 
-# Words of socat, nc and python3 alike, since all print what the kernel says.
-_KERNEL = (
-    ("Permission denied", PermissionError(13, "Permission denied")),
-    ("No such file", FileNotFoundError(2, "No such file or directory")),
-    ("Connection refused", ConnectionRefusedError(111, "Connection refused")),
-    ("timed out", TimeoutError()),
-)
+# Words of socat, nc and python3 alike, since all print what the C library says of the kernel's answer.
+_KERNEL = {
+    "Permission denied": errno.EACCES,
+    "No such file": errno.ENOENT,
+    "Connection refused": errno.ECONNREFUSED,
+    "Connection reset": errno.ECONNRESET,
+    "timed out": errno.ETIMEDOUT,
+}
 
 
 class SshExchange:
@@ -101,9 +104,8 @@ class SshExchange:
             said, _, last = said.rpartition("\n") if "\n" in said else ("", "", said)
             code = int(last) if last.isdigit() else code
         if code != 0:
-            raise next(
-                (fault for words, fault in _KERNEL if words in said), OSError(said or f"exit code {code}")
-            )
+            known = next((number for words, number in _KERNEL.items() if words in said), None)
+            raise OSError(known, said) if known else OSError(said or f"exit code {code}")
         text = gzip.decompress(base64.b64decode(done.out)).decode(errors="replace") if packed else done.out
         if not text:
             raise TimeoutError if done.took_s >= self._limit_s else ClosedUnasked("closed without an answer")

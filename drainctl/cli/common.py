@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from drainctl.controller import Controller, Result
-from drainctl.errors import ConfigError, Exit
+from drainctl.errors import ConfigError
 from drainctl.model import Amount, Cluster
 from drainctl.report.door import Listener
 from drainctl.report.together import Together

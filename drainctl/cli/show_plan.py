@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from drainctl.config.placeholders import fill, values_of
-from drainctl.model import Cluster, Job, Node, RunOnNode, Step
+from drainctl.model import Cluster, Node
 from drainctl.rollout.plan import Plan, Survey, steps
 from drainctl.rollout.walk import describe
+from drainctl.steps import Job, RunOnNode, Step
 
 
 def plan_text(cluster: Cluster, plan: Plan, seen: Survey, found: Sequence[str]) -> str:

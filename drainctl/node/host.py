@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
-from drainctl.errors import CommandFailed, ReleaseError, TransportError
+from drainctl.errors import CommandFailed, CommandTimedOut, ReleaseError, TransportError
 from drainctl.model import Answer, Cluster, Disk, Flag, FlagCommands, FlagFile, FlagHttp, Node, Release
 from drainctl.node import shell
 from drainctl.node.door import Done, Transport
@@ -50,7 +50,7 @@ class Host:
     def run(self, line: str, limit_s: float) -> Done:
         """Run a command line, placeholders filled in. Raises: CommandFailed for any code but 0."""
         filled = self._fill(line)
-        done = self._shell(filled, limit_s)
+        done = self._shell(f"`{filled}`", filled, limit_s)
         if done.code:
             raise self._failed(f"`{filled}`", done)
         return done
@@ -112,8 +112,8 @@ class Host:
             raise CommandFailed(f"{self._node.name}: release {release.id} is not there", node=self._node.name)
         line = shell.receive(root, release.id, release.sha256 or "", shared)
         try:
-            with Path(release.archive).open("rb") as archive, self._named():
-                done = self._transport.run(line, limit_s=limit_s, stdin=archive)
+            with Path(release.archive).open("rb") as archive:
+                done = self._shell(what, line, limit_s, archive)
         except OSError as error:
             raise ReleaseError(f"{release.archive} cannot be read: {error}") from error
         return _last(self._checked(what, done).out)
@@ -157,11 +157,18 @@ class Host:
         return self._fill(self._cluster.release.root)
 
     def _must(self, what: str, line: str, limit_s: float | None = None) -> Done:
-        return self._checked(what, self._shell(line, limit_s or self._quick_s))
+        return self._checked(what, self._shell(what, line, limit_s or self._quick_s))
 
-    def _shell(self, line: str, limit_s: float) -> Done:
-        with self._named():
-            return self._transport.run(line, limit_s=limit_s)
+    def _shell(self, what: str, line: str, limit_s: float, stdin: BinaryIO | None = None) -> Done:
+        try:
+            with self._named():
+                return self._transport.run(line, limit_s=limit_s, stdin=stdin)
+        except CommandTimedOut as error:  # in our words: the line may be a page of shell
+            raise CommandTimedOut(
+                f"{self._node.name}: {what} was still running at its limit of {limit_s:g} s",
+                node=self._node.name,
+                left=error.left,
+            ) from error
 
     def _checked(self, what: str, done: Done) -> Done:
         if done.code == Says.HELD:

@@ -244,6 +244,7 @@ fi
 # The file is hashed, not the stream: what a full disk cut short is seen. A second stage of the same
 # release, started after the connection of the first was lost, may have finished meanwhile: `mv -T` refuses
 # a folder that is not empty, and `there` then knows what it is.
+# tar is told of gz, which busybox does not find out by itself in a small archive.
 _STAGE_END = f"""\
 if command -v sha256sum >/dev/null; then sum=$(sha256sum < "$archive")
 elif command -v shasum >/dev/null; then sum=$(shasum -a 256 < "$archive")
@@ -251,7 +252,8 @@ else sum=$(openssl dgst -sha256 -r < "$archive") || exit {Says.NO_TOOL}; fi
 sum=${{sum%% *}}
 [ "$sum" = "$sha256" ] || {{ echo "sha256 of what arrived is $sum, not $sha256" >&2; exit {Says.BAD_SHA}; }}
 mkdir -- "$partial" || exit 1
-tar -xf "$archive" --no-same-owner --no-same-permissions -C "$partial" || exit 1
+case $(head -c 2 "$archive" | od -An -tx1) in *1f*8b*) gz=z ;; *) gz= ;; esac
+tar "-x${{gz}}f" "$archive" --no-same-owner --no-same-permissions -C "$partial" || exit 1
 rm -f -- "$archive"
 for item in $shared; do
   path=${{item%/}}

@@ -9,7 +9,7 @@ The judgement of a step: go on, wait, or stop, and why. No I/O, no clock, no log
 
 from __future__ import annotations
 
-from drainctl.model import Do, Escalation, Holds, Never, NotYet, Seen, Step, Verdict
+from drainctl.steps import Do, Escalation, Holds, Never, NotYet, Seen, Step, Verdict
 
 
 def decide(step: Step, seen: Seen) -> Verdict:

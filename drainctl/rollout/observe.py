@@ -10,9 +10,10 @@ from drainctl.balancer.fleet import Fleet
 from drainctl.config.placeholders import fill, values_of
 from drainctl.errors import DrainctlError
 from drainctl.http import Http
-from drainctl.model import Answer, BalancerLook, Cluster, Look, Node, NodeLook, Place
+from drainctl.model import Answer, BalancerLook, Cluster, Node, NodeLook, Place
 from drainctl.node.host import Host
 from drainctl.rollout.plan import Survey
+from drainctl.steps import Look
 from drainctl.threads import in_parallel
 
 Places = Mapping[str, tuple[Place, ...]]

@@ -12,14 +12,12 @@ from drainctl.balancer.fleet import Fleet
 from drainctl.config.placeholders import fill, values_of
 from drainctl.errors import BalancerError, CommandFailed
 from drainctl.http import Http
-from drainctl.model import (
+from drainctl.model import Cluster, Node, Place, Release, WarmUp, Word
+from drainctl.node.host import Host
+from drainctl.steps import (
     Act,
     ClearFlag,
-    Cluster,
-    Node,
     Nudge,
-    Place,
-    Release,
     RunOnNode,
     SetFlag,
     SetState,
@@ -27,10 +25,7 @@ from drainctl.model import (
     Stage,
     Switch,
     Warm,
-    WarmUp,
-    Word,
 )
-from drainctl.node.host import Host
 
 
 class Performer:

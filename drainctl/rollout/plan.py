@@ -10,19 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from drainctl.errors import ConfigError
-from drainctl.model import (
-    BalancerLook,
-    Cluster,
-    Holds,
-    Job,
-    Node,
-    NodeLook,
-    Place,
-    Release,
-    Seen,
-    Step,
-    Word,
-)
+from drainctl.model import BalancerLook, Cluster, Node, NodeLook, Place, Release, Word
+from drainctl.steps import Holds, Job, Seen, Step
 from drainctl.strategies import expect, http_check
 
 

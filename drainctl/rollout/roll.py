@@ -17,10 +17,11 @@ from functools import partial
 
 from drainctl.errors import DrainctlError, Exit
 from drainctl.journal.replay import NodeState, RolloutState, replay
-from drainctl.model import Do, Job, Node, Release, Step, Verdict
+from drainctl.model import Node, Release
 from drainctl.rollout.plan import Plan, steps
 from drainctl.rollout.walk import Walk
 from drainctl.rollout.world import World
+from drainctl.steps import Do, Job, Step, Verdict
 from drainctl.strategies import http_check
 from drainctl.threads import in_parallel
 

@@ -12,15 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from drainctl.errors import ConnectFailed, DrainctlError, Interrupted, LeaseLost
-from drainctl.model import (
+from drainctl.model import BalancerLook, Node, NodeLook
+from drainctl.rollout.decide import decide, due
+from drainctl.rollout.observe import BALANCER_LOOKS
+from drainctl.rollout.world import World
+from drainctl.steps import (
     Act,
-    BalancerLook,
     ClearFlag,
     Do,
     Holds,
     Look,
-    Node,
-    NodeLook,
     Nudge,
     RunOnNode,
     Seen,
@@ -33,9 +34,6 @@ from drainctl.model import (
     Verdict,
     Warm,
 )
-from drainctl.rollout.decide import decide, due
-from drainctl.rollout.observe import BALANCER_LOOKS
-from drainctl.rollout.world import World
 
 FIRST_LOOK_S = 0.004
 ACT_TRIES = 3

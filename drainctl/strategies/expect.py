@@ -9,20 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from drainctl.model import (
-    Amount,
-    BalancerLook,
-    Counters,
-    Expectation,
-    Holds,
-    Never,
-    NotYet,
-    Place,
-    Seen,
-    ServerRow,
-    WatchPolicy,
-    Word,
-)
+from drainctl.model import Amount, BalancerLook, Counters, Place, ServerRow, WatchPolicy, Word
+from drainctl.steps import Expectation, Holds, Never, NotYet, Seen
 
 Judgement = Holds | NotYet | Never
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from drainctl.model import (
+from drainctl.model import Cluster
+from drainctl.rollout import rules
+from drainctl.steps import (
     ClearFlag,
-    Cluster,
     Do,
     Escalation,
     Job,
@@ -25,7 +26,6 @@ from drainctl.model import (
     Switch,
     Warm,
 )
-from drainctl.rollout import rules
 from drainctl.strategies import expect
 
 NAME = "http-check"

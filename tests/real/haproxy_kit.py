@@ -167,8 +167,11 @@ backend fill
     def reload(self) -> None:
         """As an operator does it; over when another worker answers on the socket."""
         before = self.pid()
-        self._process.send_signal(signal.SIGUSR2)
+        self.ask_for_reload()
         wait_for("a new worker to answer", lambda: self.pid() not in (None, before))
+
+    def ask_for_reload(self) -> None:
+        self._process.send_signal(signal.SIGUSR2)
 
     def get(self, path: str, *, port: int | None = None) -> int:
         """The status of one request through HAProxy."""

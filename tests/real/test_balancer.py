@@ -260,6 +260,32 @@ def test_old_workers_are_counted_through_the_master(binary, folder, three):
             wait_for("the old worker to end", lambda: door.look([("app", busy)]).old_workers == ())
 
 
+def test_no_look_during_reloads_misses_the_request_in_flight(binary, folder, three):
+    port = free_port(HOST)
+    with running(binary, folder, checked(three, port)) as haproxy:
+        balancer = Balancer("lb1", runtime=f"unix:{haproxy.socket}", master=f"unix:{haproxy.master_socket}")
+        with closing(open_balancer(balancer)) as door:
+            wait_for("all up", lambda: all_up(door))
+            request = threading.Thread(target=haproxy.get, args=("/slow",), kwargs={"port": port})
+            request.start()
+            wait_for("the request to arrive", lambda: sum(app.slow_requests for app in three) == 1)
+            wanted = [("app", server) for server in ("s1", "s2", "s3")]
+
+            def renewed(before: int) -> bool:
+                look = door.look(wanted)  # the master listens to nobody for a while; this must not fail
+                rows = [*look.rows, *(row for old in look.old_workers for row in old.rows)]
+                assert sum(row.scur for row in rows) >= 1
+                return look.process.pid != before
+
+            for _ in range(3):
+                before = door.look(wanted).process.pid
+                haproxy.ask_for_reload()
+                wait_for("a new worker", lambda before=before: renewed(before))
+            for app in three:
+                app.release.set()
+            request.join()
+
+
 def test_a_process_that_is_told_to_stop_says_so(binary, folder, three):
     port = free_port(HOST)
     with running(binary, folder, checked(three, port)) as haproxy:

@@ -10,14 +10,10 @@ import pytest
 
 from drainctl.errors import CommandFailed, ConnectFailed
 from drainctl.http import Http
-from drainctl.model import (
-    FlagCommands,
-    FlagFile,
-    FlagHttp,
-)
+from drainctl.model import FlagCommands, FlagFile, FlagHttp
 from drainctl.node.host import Host
 from drainctl.node.local import LocalTransport
-from tests.real.node_kit import HOST, LIMIT_S, NODE, OURS, THEIRS, Shop, a_shop, a_transport, serving  # noqa: F401 - fixtures
+from tests.real.node_kit import NODE, OURS, THEIRS, a_shop, a_transport, serving  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.real
 

@@ -18,7 +18,7 @@ from drainctl.model import (
 )
 from drainctl.node import shell
 from tests.conftest import SLOW
-from tests.real.node_kit import HOST, LIMIT_S, NODE, OURS, THEIRS, Shop, a_shop, a_transport, serving  # noqa: F401 - fixtures
+from tests.real.node_kit import LIMIT_S, a_shop, a_transport  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.real
 
@@ -118,6 +118,9 @@ def test_a_failed_command_shows_itself_its_code_and_its_last_lines(shop):
     with pytest.raises(CommandTimedOut) as timed_out:
         host.run("sleep 9", 0.2)
     assert timed_out.value.node == "web1"
+    assert str(timed_out.value).startswith(
+        "web1: `sleep 9` was still running at its limit of 0.2 s; it was killed"
+    )
 
 
 def test_active_by_a_command_and_not_at_all(shop):

@@ -24,7 +24,7 @@ from drainctl.model import (
 from drainctl.node import shell
 from drainctl.node.archive import prepare
 from tests.conftest import need
-from tests.real.node_kit import HOST, LIMIT_S, NODE, OURS, THEIRS, Shop, a_shop, a_transport, serving  # noqa: F401 - fixtures
+from tests.real.node_kit import LIMIT_S, a_shop, a_transport, serving  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.real
 

@@ -16,7 +16,6 @@ from drainctl.model import (
     Balancer,
     BalancerLook,
     Checks,
-    ClearFlag,
     Cluster,
     Connect,
     Counters,
@@ -24,26 +23,16 @@ from drainctl.model import (
     DrainPolicy,
     FlagFile,
     Health,
-    Job,
-    Look,
     Node,
     NodeLook,
-    Nudge,
     Place,
     Process,
     Release,
     ReleaseLayout,
     RolloutPolicy,
-    RunOnNode,
     ServerRow,
     Service,
-    SetFlag,
-    SetState,
-    ShutdownSessions,
-    Stage,
     Status,
-    Switch,
-    Warm,
     WarmUp,
     WatchPolicy,
     Word,
@@ -52,6 +41,19 @@ from drainctl.rollout.keep_out import KeepOut
 from drainctl.rollout.plan import Plan, waves
 from drainctl.rollout.roll import Outcome, Roll
 from drainctl.rollout.world import Recorder, Stop, World
+from drainctl.steps import (
+    ClearFlag,
+    Job,
+    Look,
+    Nudge,
+    RunOnNode,
+    SetFlag,
+    SetState,
+    ShutdownSessions,
+    Stage,
+    Switch,
+    Warm,
+)
 
 
 class Crash(BaseException):  # noqa: N818 - it stands for kill -9, which is no error
@@ -64,7 +66,9 @@ def cluster(nodes: int = 4, balancers: int = 2, **changes: Any) -> Cluster:
         "app": "shop",
         "file": "drainctl.yml",
         "balancers": tuple(Balancer(f"lb{at}", runtime=f"unix:/lb{at}") for at in range(1, balancers + 1)),
-        "nodes": tuple(Node(name, f"10.0.0.{at}", name, ("http-check",)) for at, name in enumerate(names, 11)),
+        "nodes": tuple(
+            Node(name, f"10.0.0.{at}", name, ("http-check",)) for at, name in enumerate(names, 11)
+        ),
         "connect": Connect("local"),
         "release": ReleaseLayout("/srv/shop"),
         "service": Service(restart="restart", limit_s=20.0),

@@ -1,0 +1,215 @@
+"""
+What is judged and done: a strategy is a list of steps, and a step is act + expects + limit, as data.
+
+Pure, like `drainctl.model`. Steps come from `drainctl.strategies`; `drainctl.rollout` judges and performs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+from drainctl.model import BalancerLook, Node, NodeLook, Place, ServerRow, WarmUp
+
+
+class Look(Enum):
+    """
+    What a step needs to see of a node. ROWS: its own rows at every balancer; TABLE: every balancer's whole
+    table; PEERS: the rows of all the cluster's nodes. The others are asked of the node itself.
+    """
+
+    ROWS = "rows"
+    TABLE = "table"
+    PEERS = "peers"
+    CHECK = "check"
+    READY = "ready"
+    VERSION = "version"
+    DISK = "disk"  # current, releases, flag
+    ACTIVE = "active"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """
+    All that is known of one node at one moment: what steps are judged by.
+
+    places: every server that the node is, at every balancer. looks: the last look at each balancer.
+    before: the balancers as they were right before a named step's act. out_too: servers (HAProxy's names)
+    of other nodes that are out or on their way out. spent_s: time since this step's act returned.
+    """
+
+    node: Node
+    places: tuple[Place, ...]
+    looks: Mapping[str, BalancerLook]
+    host: NodeLook = NodeLook()
+    before: Mapping[str, Mapping[str, BalancerLook]] = field(default_factory=dict)
+    out_too: frozenset[str] = frozenset()
+    spent_s: float = 0.0
+
+    def row(self, place: Place) -> ServerRow | None:
+        look = self.looks.get(place.balancer)
+        return look.row(place.backend, place.server) if look else None
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """What a step expects is seen; `why` says what was seen."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """Not seen yet; `why` says what is waited for. again_s: when it may be over at the earliest."""
+
+    why: str
+    again_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Never:
+    """Waiting will not help."""
+
+    why: str
+    hint: str | None = None
+
+
+Expectation = Callable[[Seen], Holds | NotYet | Never]
+
+
+@dataclass(frozen=True, slots=True)
+class SetFlag:
+    """Turn the node's /http-check to 404; the flag's text says who, when, for which rollout."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClearFlag:
+    """Turn the node's /http-check back to the app's own answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nudge:
+    """Tell each balancer whose socket allows it what its next check will find: "stopping" or "up"."""
+
+    health: Literal["stopping", "up"]
+
+
+@dataclass(frozen=True, slots=True)
+class SetState:
+    """`set server B/s state maint|ready` where the socket allows it."""
+
+    state: Literal["maint", "ready"]
+
+
+@dataclass(frozen=True, slots=True)
+class ShutdownSessions:
+    """`shutdown sessions server B/s` where the socket allows it: what is in flight is cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Bring the release to the node and unpack it under releases/, linked to shared/."""
+
+    release: str
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Point `current` at a release, atomically."""
+
+    release: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunOnNode:
+    """Run a command line on the node; `limit_s` bounds it; `release` is what its {release} stands for."""
+
+    line: str
+    limit_s: float
+    release: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """Ask the listed pages of the node itself."""
+
+    pages: tuple[WarmUp, ...]
+
+
+Act = SetFlag | ClearFlag | Nudge | SetState | ShutdownSessions | Stage | Switch | RunOnNode | Warm
+
+
+class Do(Enum):
+    """What follows from a judgement."""
+
+    NEXT = "next"
+    WAIT = "wait"
+    FALLBACK = "fallback"
+    UNDO = "undo"
+    HALT = "halt"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judgement and its reason, in words. again_s: when to look again at the latest, if that is known."""
+
+    do: Do
+    why: str
+    hint: str | None = None
+    again_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """While a step still waits `after_s` after its act, `act` is performed once; `why` is told."""
+
+    after_s: float
+    act: Act
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """
+    One thing done to one node: act, what must be seen, limit. Data, so `plan` can print it.
+
+    act: None for a step that only waits. It is idempotent: after a crash it may run twice. expects: pure
+    judgement of what is seen; `in_a_row` looks must hold. looks: what must be looked at. requires: what
+    must hold right before the act; while it does not, the act waits. mark: the balancers are looked at
+    right before the act, and `seen.before` keeps that look under this step's name. once: when the journal says that
+    this act returned before (a resumed rollout) and what it brings is seen, it is not done again. limit_s:
+    from the act's return; None waits for ever. stays_out: once this step is seen the node must stay out of
+    rotation (True), or from its act on it may come back (False). every_s: looks are at most this far apart. on_limit /
+    on_never: what follows when waiting ended badly.
+    """
+
+    name: str
+    act: Act | None
+    seen_when: str
+    expects: Expectation
+    looks: frozenset[Look]
+    limit_s: float | None
+    requires: Expectation | None = None
+    mark: bool = False
+    stays_out: bool | None = None
+    once: bool = False
+    in_a_row: int = 1
+    every_s: float = 0.05
+    escalations: tuple[Escalation, ...] = ()
+    on_limit: Do = Do.UNDO
+    on_never: Do = Do.UNDO
+    expected_s: float | None = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """
+    What a rollout does to a node while it is out: switch to `target` and restart, or only restart (no
+    target), or run `line` (then `target` only names what the app must answer afterwards, if known).
+    """
+
+    verb: Literal["deploy", "rollback", "restart", "run", "drain", "restore", "put-back"]
+    target: str | None = None
+    line: str | None = None
