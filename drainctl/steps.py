@@ -30,6 +30,9 @@ class Look(Enum):
     ACTIVE = "active"
 
 
+NOTHING_SEEN = NodeLook()
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """
@@ -43,7 +46,7 @@ class Seen:
     node: Node
     places: tuple[Place, ...]
     looks: Mapping[str, BalancerLook]
-    host: NodeLook = NodeLook()
+    host: NodeLook = NOTHING_SEEN
     before: Mapping[str, Mapping[str, BalancerLook]] = field(default_factory=dict)
     out_too: frozenset[str] = frozenset()
     spent_s: float = 0.0
@@ -175,14 +178,16 @@ class Step:
     """
     One thing done to one node: act, what must be seen, limit. Data, so `plan` can print it.
 
-    act: None for a step that only waits. It is idempotent: after a crash it may run twice. expects: pure
-    judgement of what is seen; `in_a_row` looks must hold. looks: what must be looked at. requires: what
-    must hold right before the act; while it does not, the act waits. mark: the balancers are looked at
-    right before the act, and `seen.before` keeps that look under this step's name. once: when the journal says that
-    this act returned before (a resumed rollout) and what it brings is seen, it is not done again. limit_s:
-    from the act's return; None waits for ever. stays_out: once this step is seen the node must stay out of
-    rotation (True), or from its act on it may come back (False). every_s: looks are at most this far apart. on_limit /
-    on_never: what follows when waiting ended badly.
+    act: None for a step that only waits. It is idempotent: after a crash it may run twice.
+    expects: pure judgement of what is seen; `in_a_row` looks must hold. looks: what must be looked at.
+    requires: what must hold right before the act; while it does not, the act waits.
+    mark: the balancers are looked at right before the act; `seen.before` keeps that under the step's name.
+    once: when the journal says that this act returned before (a resumed rollout) and what it brings is
+    seen, it is not done again.
+    limit_s: from the act's return; None waits for ever. every_s: looks are at most this far apart.
+    stays_out: once this step is seen the node must stay out of rotation (True), or from its act on it may
+    come back (False).
+    on_limit / on_never: what follows when waiting ended badly.
     """
 
     name: str
@@ -206,10 +211,18 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Job:
     """
-    What a rollout does to a node while it is out: switch to `target` and restart, or only restart (no
-    target), or run `line` (then `target` only names what the app must answer afterwards, if known).
+    What a rollout does to a node while it is out.
+
+    target: the release that the app must answer with afterwards, None where that is not known. line: what
+    is run instead of service.restart.
     """
 
     verb: Literal["deploy", "rollback", "restart", "run", "drain", "restore", "put-back"]
     target: str | None = None
     line: str | None = None
+
+    @property
+    def switches(self) -> bool:
+        """Whether `current` is to be pointed at the target: not for a restart or a command of one's own."""
+        moves = self.verb in {"deploy", "rollback", "put-back"}
+        return moves and self.line is None and self.target is not None

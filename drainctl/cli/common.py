@@ -11,18 +11,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from drainctl.controller import Controller, Result
 from drainctl.errors import ConfigError
 from drainctl.model import Amount, Cluster
 from drainctl.report.door import Listener
-from drainctl.report.together import Together
 from drainctl.rollout.rules import problems
-from drainctl.rollout.world import Stop
 from drainctl.wire import Wired
+
+if TYPE_CHECKING:
+    from drainctl.controller import Controller, Result
+    from drainctl.journal.events import Event
+    from drainctl.rollout.world import Stop
 
 OUTPUTS = ("text", "plain", "json", "github", "gitlab")
 
@@ -108,8 +110,10 @@ def _overridden(cluster: Cluster, over: Over) -> Cluster:
     return changed
 
 
-def reports(options: Options) -> Listener:
+def reports(options: Options, past: Sequence[Event] = ()) -> Listener:
     """The listeners that `--output` and `--junit` ask for."""
+    from drainctl.report.together import Together
+
     found: list[Listener] = []
     match options.output:
         case "json":
@@ -119,15 +123,15 @@ def reports(options: Options) -> Listener:
         case "github":
             from drainctl.report.github import GithubReport
 
-            found.append(GithubReport())
+            found.append(GithubReport(verbose=options.verbose, past=past))
         case "gitlab":
             from drainctl.report.gitlab import GitlabReport
 
-            found.append(GitlabReport())
+            found.append(GitlabReport(verbose=options.verbose, past=past))
         case "text":
             from drainctl.report.terminal import TerminalReport
 
-            found.append(TerminalReport(sys.stderr))
+            found.append(TerminalReport(sys.stderr, past=past))
         case _:
             from drainctl.report.plain import PlainReport
 
@@ -135,22 +139,38 @@ def reports(options: Options) -> Listener:
     if options.junit:
         from drainctl.report.junit import JunitReport
 
-        found.append(JunitReport(Path(options.junit)))
+        found.append(JunitReport(Path(options.junit), past))
     return Together(found)
 
 
 def rollout(
-    options: Options, do: Callable[[Controller], Result], over: Over | None = None, *, steal: bool = False
+    options: Options,
+    do: Callable[[Controller], Result],
+    over: Over | None = None,
+    *,
+    past: Callable[[Wired], Sequence[Event]] = lambda _: (),
 ) -> None:
-    """Run one rollout with its reports and signals, and leave with its exit code; the reports tell the rest."""
+    """
+    Run one rollout with its reports and signals, and leave with its exit code; the reports tell the rest.
+
+    past: the events before this process, of a rollout that is resumed.
+    """
+    from drainctl.controller import Controller
+
     stop = Stop()
     with wired(options, over) as adapters, signals(stop):
-        report = reports(options)
+        report = reports(options, past(adapters))
         try:
-            result = do(Controller(adapters, [report], stop, steal=steal))
+            result = do(Controller(adapters, [report], stop))
         finally:
             report.close()
     raise click.exceptions.Exit(int(result.exit))
+
+
+def events_of(adapters: Wired, rollout: str | None) -> Sequence[Event]:
+    """What the journal has of a rollout, the latest when none is named."""
+    found = rollout or adapters.store.latest(adapters.cluster.app)
+    return adapters.store.events(found) if found else ()
 
 
 @contextmanager

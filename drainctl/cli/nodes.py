@@ -6,8 +6,7 @@ import time
 
 import click
 
-from drainctl.cli.common import Options, Over, global_options, names, rollout, wired
-from drainctl.controller import Controller
+from drainctl.cli.common import Options, global_options, names, rollout, wired
 
 
 @click.command()
@@ -21,13 +20,13 @@ def status(options: Options, watch: bool) -> None:
     drainctl status
     drainctl status --output json
     """
+    from drainctl import overview
     from drainctl.cli.show_status import status_json, status_text
 
     show = status_json if options.output == "json" else status_text
     with wired(options) as adapters:
-        controller = Controller(adapters)
         while True:
-            text = show(controller.status())
+            text = show(overview.status(adapters))
             click.echo(f"\x1b[H\x1b[J{text}" if watch else text)
             if not watch:
                 return
@@ -44,8 +43,9 @@ def drain(options: Options, nodes: tuple[str, ...]) -> None:
     \b
     drainctl drain web2
     """
-    only = tuple(names(nodes))
-    rollout(options, lambda it: it.begin("drain", only=only), Over(only))
+    from drainctl.rollout.choose import Wish
+
+    rollout(options, lambda it: it.begin(Wish("drain", only=names(nodes))))
 
 
 @click.command()
@@ -59,5 +59,6 @@ def restore(options: Options, nodes: tuple[str, ...], steal: bool) -> None:
     \b
     drainctl restore web2
     """
-    only = tuple(names(nodes))
-    rollout(options, lambda it: it.begin("restore", only=only), Over(only), steal=steal)
+    from drainctl.rollout.choose import Wish
+
+    rollout(options, lambda it: it.begin(Wish("restore", only=names(nodes), steal=steal)))

@@ -8,15 +8,17 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from drainctl.cli.common import Options, Over, global_options, names, rollout, wired
+from drainctl.cli.common import Options, Over, events_of, global_options, names, rollout, wired
 from drainctl.controller import Controller, Result
 from drainctl.errors import ConfigError, Exit
 from drainctl.model import Cluster, Release
+from drainctl.rollout.choose import Wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +116,8 @@ def plan(options: Options, source: Source, over: Over) -> None:
     from drainctl.cli.show_plan import plan_text
 
     with wired(options, over) as adapters, prepared(adapters.cluster, source) as release:
-        made, seen, found = Controller(adapters).plan(
-            "deploy", release=release, line=source.line, only=over.only
-        )
+        wish = Wish("deploy", release=release, line=source.line, only=over.only)
+        made, seen, found = Controller(adapters).plan(wish)
         click.echo(plan_text(adapters.cluster, made, seen, found))
     if found:
         raise click.exceptions.Exit(int(Exit.PREFLIGHT))
@@ -140,11 +141,10 @@ def deploy(options: Options, source: Source, over: Over, wait_s: float, steal: b
 
     def go(controller: Controller) -> Result:
         with prepared(controller.cluster, source) as release:
-            return controller.begin(
-                "deploy", release=release, line=source.line, only=over.only, wait_s=wait_s
-            )
+            wish = Wish("deploy", release=release, line=source.line, only=over.only, steal=steal)
+            return controller.begin(wish, wait_s=wait_s)
 
-    rollout(options, go, over, steal=steal)
+    rollout(options, go, over)
 
 
 @click.command()
@@ -159,7 +159,8 @@ def restart(options: Options, over: Over, wait_s: float, steal: bool) -> None:
     drainctl restart
     drainctl restart --only web2
     """
-    rollout(options, lambda it: it.begin("restart", only=over.only, wait_s=wait_s), over, steal=steal)
+    wish = Wish("restart", only=over.only, steal=steal)
+    rollout(options, lambda it: it.begin(wish, wait_s=wait_s), over)
 
 
 @click.command()
@@ -176,7 +177,8 @@ def run(options: Options, line: str, over: Over, wait_s: float, steal: bool) -> 
     \b
     drainctl run 'sudo apt-get -y upgrade openssl && sudo systemctl restart shop'
     """
-    rollout(options, lambda it: it.begin("run", line=line, only=over.only, wait_s=wait_s), over, steal=steal)
+    wish = Wish("run", line=line, only=over.only, steal=steal)
+    rollout(options, lambda it: it.begin(wish, wait_s=wait_s), over)
 
 
 @click.command()
@@ -192,7 +194,8 @@ def rollback(options: Options, to: str | None, over: Over, wait_s: float, steal:
     drainctl rollback
     drainctl rollback --to 1.4.1
     """
-    rollout(options, lambda it: it.begin("rollback", to=to, only=over.only, wait_s=wait_s), over, steal=steal)
+    wish = Wish("rollback", to=to, only=over.only, steal=steal)
+    rollout(options, lambda it: it.begin(wish, wait_s=wait_s), over)
 
 
 @click.command()
@@ -205,7 +208,7 @@ def resume(options: Options, rollout_id: str | None) -> None:
     \b
     drainctl resume
     """
-    rollout(options, lambda it: it.resume(rollout_id))
+    rollout(options, lambda it: it.resume(rollout_id), past=partial(events_of, rollout=rollout_id))
 
 
 @click.command()
@@ -225,7 +228,8 @@ def abort(options: Options, rollout_id: str | None) -> None:
             asked = Controller(adapters).ask("abort")
             click.echo(f"asked rollout {asked} to turn back after its nodes in flight", err=True)
             return
-    rollout(options, lambda it: it.resume(rollout_id, back=True))
+    past = partial(events_of, rollout=rollout_id)
+    rollout(options, lambda it: it.resume(rollout_id, back=True), past=past)
 
 
 @click.command()

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from drainctl.config.placeholders import fill, values_of
 from drainctl.model import Cluster, Node
-from drainctl.rollout.plan import Plan, Survey, steps
+from drainctl.rollout.plan import Plan, steps
+from drainctl.rollout.survey import Survey
 from drainctl.rollout.walk import describe
 from drainctl.steps import Job, RunOnNode, Step
 

@@ -6,8 +6,8 @@ import json
 import time
 from typing import Any
 
-from drainctl.controller import Status
 from drainctl.model import NodeLook
+from drainctl.overview import Status
 from drainctl.report.text import columns
 from drainctl.rollout import ending
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
-from drainctl.config import schema
 from drainctl.config.expand import change
 from drainctl.model import (
     Balancer,
@@ -26,10 +26,12 @@ from drainctl.model import (
     WatchPolicy,
 )
 
+Keys = dict[str, Any]  # a section as `walk.take` makes it
+
 SQLITE = "sqlite:///"
 
 
-def build(file: schema.File, path: str, environ: Mapping[str, str]) -> Cluster:
+def build(file: Keys, path: str, environ: Mapping[str, str]) -> Cluster:
     """
     The Cluster of a file whose keys are right one by one.
 
@@ -40,22 +42,22 @@ def build(file: schema.File, path: str, environ: Mapping[str, str]) -> Cluster:
     """
     folder = os.path.dirname(os.path.abspath(path))  # noqa: PTH100, PTH120  # see read.py: no pathlib
     return Cluster(
-        app=file.app,
+        app=file["app"],
         file=os.path.abspath(path),  # noqa: PTH100
-        balancers=tuple(_balancer(name, keys, folder) for name, keys in file.balancers.items()),
-        nodes=tuple(_node(name, keys, file) for name, keys in file.nodes.items()),
-        connect=_connect(file.connect, folder),
-        release=_release(file.release),
-        service=Service(file.service.restart, file.service.limit),
-        health=_health(file.health),
-        store=_store(file.store, file.app, folder, environ),
-        backends=tuple(file.backends),
-        match=file.match,
-        warm=tuple(WarmUp(page.get, page.times, page.under) for page in file.warm),
-        rollout=_rollout(file.rollout),
-        drain=_drain(file.drain),
-        checks=_checks(file.checks),
-        watch=WatchPolicy(file.watch.for_, file.watch.errors),
+        balancers=tuple(_balancer(name, keys, folder) for name, keys in file["balancers"].items()),
+        nodes=tuple(_node(name, keys, file) for name, keys in file["nodes"].items()),
+        connect=_connect(file["connect"], folder),
+        release=_release(file["release"]),
+        service=Service(file["service"]["restart"], file["service"]["limit"]),
+        health=_health(file["health"]),
+        store=_store(file["store"], file["app"], folder, environ),
+        backends=tuple(file["backends"]),
+        match=file["match"],
+        warm=tuple(WarmUp(page["get"], page["times"], page["under"]) for page in file["warm"]),
+        rollout=_rollout(file["rollout"]),
+        drain=_drain(file["drain"]),
+        checks=_checks(file["checks"]),
+        watch=WatchPolicy(file["watch"]["for"], file["watch"]["errors"]),
     )
 
 
@@ -71,88 +73,88 @@ def _address(address: str, folder: str) -> str:
     return change(address, lambda text: "unix:" + absolute(text.removeprefix("unix:"), folder))
 
 
-def _balancer(name: str, keys: schema.BalancerKeys, folder: str) -> Balancer:
+def _balancer(name: str, keys: Keys, folder: str) -> Balancer:
     return Balancer(
         name=name,
-        runtime=_address(keys.runtime, folder) if keys.runtime else None,
-        master=_address(keys.master, folder) if keys.master else None,
-        stats=keys.stats,
-        auth=keys.auth,
-        ca=absolute(keys.ca, folder) if keys.ca else None,
-        ssh=keys.ssh,
+        runtime=_address(keys["runtime"], folder) if keys["runtime"] else None,
+        master=_address(keys["master"], folder) if keys["master"] else None,
+        stats=keys["stats"],
+        auth=keys["auth"],
+        ca=absolute(keys["ca"], folder) if keys["ca"] else None,
+        ssh=keys["ssh"],
     )
 
 
-def _node(name: str, keys: schema.NodeKeys, file: schema.File) -> Node:
+def _node(name: str, keys: Keys, file: Keys) -> Node:
     return Node(
         name=name,
-        host=keys.host,
-        server=keys.server or name,
-        strategy=tuple(keys.strategy or file.strategy),
-        user=keys.user,
-        port=keys.port,
-        vars=keys.vars,
+        host=keys["host"],
+        server=keys["server"] or name,
+        strategy=tuple(keys["strategy"] or file["strategy"]),
+        user=keys["user"],
+        port=keys["port"],
+        vars=keys["vars"],
     )
 
 
-def _connect(keys: schema.ConnectKeys, folder: str) -> Connect:
+def _connect(keys: Keys, folder: str) -> Connect:
     return Connect(
-        via=keys.via,
-        user=keys.user,
-        port=keys.port,
-        key=absolute(keys.key, folder) if keys.key else None,
-        known_hosts=absolute(keys.known_hosts, folder) if keys.known_hosts else None,
-        timeout_s=keys.timeout,
+        via=keys["via"],
+        user=keys["user"],
+        port=keys["port"],
+        key=absolute(keys["key"], folder) if keys["key"] else None,
+        known_hosts=absolute(keys["known_hosts"], folder) if keys["known_hosts"] else None,
+        timeout_s=keys["timeout"],
     )
 
 
-def _release(keys: schema.ReleaseKeys | None) -> ReleaseLayout | None:
-    return ReleaseLayout(keys.root, keys.keep, tuple(keys.shared)) if keys else None
+def _release(keys: Keys | None) -> ReleaseLayout | None:
+    return ReleaseLayout(keys["root"], keys["keep"], tuple(keys["shared"])) if keys else None
 
 
-def _health(keys: schema.HealthKeys) -> Health:
+def _health(keys: Keys) -> Health:
     return Health(
-        check=keys.check,
-        flag=_flag(keys.flag),
-        ready=keys.ready,
-        version=keys.version,
-        active=keys.active,
-        timeout_s=keys.timeout,
+        check=keys["check"],
+        flag=_flag(keys["flag"]),
+        ready=keys["ready"],
+        version=keys["version"],
+        active=keys["active"],
+        timeout_s=keys["timeout"],
     )
 
 
-def _flag(keys: schema.FlagKeys) -> Flag:
-    if keys.url:
-        return FlagHttp(keys.url)
-    if keys.path:
-        return FlagFile(keys.path)
-    return FlagCommands(keys.set or "", keys.clear or "")
+def _flag(keys: Keys) -> Flag:
+    if keys["url"]:
+        return FlagHttp(keys["url"])
+    if keys["path"]:
+        return FlagFile(keys["path"])
+    return FlagCommands(keys["set"] or "", keys["clear"] or "")
 
 
-def _rollout(keys: schema.RolloutKeys) -> RolloutPolicy:
+def _rollout(keys: Keys) -> RolloutPolicy:
     return RolloutPolicy(
-        at_once=keys.at_once,
-        canary=keys.canary,
-        keep_up=keys.keep_up,
-        max_failed=keys.max_failed,
-        on_failure=keys.on_failure,
-        patience_s=keys.patience,
+        at_once=keys["at_once"],
+        canary=keys["canary"],
+        keep_up=keys["keep_up"],
+        max_failed=keys["max_failed"],
+        on_failure=keys["on_failure"],
+        patience_s=keys["patience"],
     )
 
 
-def _drain(keys: schema.DrainKeys) -> DrainPolicy:
-    return DrainPolicy(limit_s=keys.limit, then=keys.then, sticky=keys.sticky, move_after_s=keys.move_after)
+def _drain(keys: Keys) -> DrainPolicy:
+    return DrainPolicy(limit_s=keys["limit"], then=keys["then"], sticky=keys["sticky"], move_after_s=keys["move_after"])
 
 
-def _checks(keys: schema.ChecksKeys) -> Checks:
+def _checks(keys: Keys) -> Checks:
     return Checks(
-        inter_s=keys.inter,
-        timeout_s=keys.timeout,
-        fall=keys.fall,
-        rise=keys.rise,
-        downinter_s=keys.downinter,
-        spread_percent=keys.spread,
-        slowstart_s=keys.slowstart,
+        inter_s=keys["inter"],
+        timeout_s=keys["timeout"],
+        fall=keys["fall"],
+        rise=keys["rise"],
+        downinter_s=keys["downinter"],
+        spread_percent=keys["spread"],
+        slowstart_s=keys["slowstart"],
     )
 
 

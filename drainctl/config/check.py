@@ -13,12 +13,12 @@ from typing import Any
 
 from drainctl.config.expand import shown
 from drainctl.config.placeholders import OWN, fill, listed, names_in
-from drainctl.config.problems import Key, Problem, found
+from drainctl.config.problems import Path, Problem, found
 
 Tree = Mapping[str, Any]
 
 # Keys whose texts may hold placeholders, with the names that only they know.
-TEMPLATES: Mapping[Key, frozenset[str]] = {
+TEMPLATES: Mapping[Path, frozenset[str]] = {
     ("release", "root"): frozenset(),
     ("service", "restart"): frozenset({"release"}),
     ("health", "check"): frozenset(),
@@ -49,7 +49,7 @@ def check(tree: Tree) -> Iterator[Problem]:
     yield from _urls(tree)
 
 
-def _balancer(at: Key, keys: Tree) -> Iterator[Problem]:
+def _balancer(at: Path, keys: Tree) -> Iterator[Problem]:
     """Either a Runtime API or a stats page, and nothing that belongs to the other."""
     if "runtime" in keys and "stats" in keys:
         yield Problem(at, "found both runtime and stats, expected one of them", on_key=True)
@@ -92,7 +92,7 @@ def _nodes(tree: Tree) -> Iterator[Problem]:
     for name, keys in _dicts(tree, "nodes"):
         server = keys.get("server", name)
         if isinstance(server, str) and (other := servers.setdefault(server, name)) != name:
-            at: Key = ("nodes", name, "server")
+            at: Path = ("nodes", name, "server")
             yield Problem(
                 at, f"found {found(server)}, which is nodes.{other}'s, expected a server of its own"
             )
@@ -178,7 +178,7 @@ def _urls(tree: Tree) -> Iterator[Problem]:
             )
 
 
-def _templates(tree: Tree) -> Iterator[tuple[Key, str]]:
+def _templates(tree: Tree) -> Iterator[tuple[Path, str]]:
     for at in TEMPLATES:
         value: Any = tree
         for part in at:

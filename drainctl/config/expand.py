@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Self
 
-VARIABLE = re.compile(r"\$(\$)\{|\$\{([^}]*)(\}?)")
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+VARIABLE = r"\$(\$)\{|\$\{([^}]*)(\}?)"
+NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 
 
 class Expanded(str):
@@ -43,11 +43,11 @@ def expand(text: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
     """
     if "${" not in text:
         return text, None
-    wrong = next((fault for found in VARIABLE.finditer(text) if (fault := _fault(found, environ))), None)
+    wrong = next((fault for found in re.finditer(VARIABLE, text) if (fault := _fault(found, environ))), None)
     if wrong:
         return text, wrong
-    value = VARIABLE.sub(lambda found: "${" if found[1] else environ[found[2]], text)
-    if all(found[1] for found in VARIABLE.finditer(text)):
+    value = re.sub(VARIABLE, lambda found: "${" if found[1] else environ[found[2]], text)
+    if all(found[1] for found in re.finditer(VARIABLE, text)):
         return value, None
     return Expanded(value, text), None
 
@@ -55,7 +55,7 @@ def expand(text: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
 def _fault(found: re.Match[str], environ: Mapping[str, str]) -> str | None:
     if found[1]:
         return None
-    if not found[3] or not NAME.fullmatch(found[2]):
+    if not found[3] or not re.fullmatch(NAME, found[2]):
         return (
             f"found {found[0]}, expected ${{NAME}} with letters, digits and _ ($${{ stands for a literal ${{)"
         )

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from drainctl.config.schema import File
+from drainctl.config.kinds import ANYTHING, Kind
+from drainctl.config.schema import FILE
+from drainctl.config.shapes import Key, List, Names, Section, Shape
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
+WITH_VARIABLE = {"type": "string", "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*\}"}
+SHORT = {"title": "file", "type": "string", "pattern": r"^[/{]|\$\{", "description": "An absolute path."}
 
 
 def schema() -> dict[str, Any]:
@@ -16,28 +20,44 @@ def schema() -> dict[str, Any]:
     A value with `${VAR}` in it passes, whatever it stands for. What only the loader can tell (references,
     duplicates, timing) is not in it. Source: json-schema.org, draft 2020-12.
     """
-    found: dict[str, Any] = _tidy(File.model_json_schema(by_alias=True))
-    flag = found["$defs"]["FlagKeys"]
-    file = {"title": "file", "type": "string", "pattern": r"^[/{]|\$\{", "description": "An absolute path."}
-    found["$defs"]["FlagKeys"] = {"title": flag["title"], "anyOf": [file, flag | {"title": "keys"}]}
-    return {"$schema": DRAFT} | found | {"title": "drainctl.yml"}
+    return {"$schema": DRAFT, "title": "drainctl.yml"} | _of(FILE)
 
 
-def _tidy(part: Any) -> Any:
-    """Without titles that repeat a key's name, without `null` (a key is left out instead)."""
-    if isinstance(part, list):
-        return [_tidy(item) for item in part]
-    if not isinstance(part, dict):
-        return part
-    tidy = {name: _tidy(value) for name, value in part.items() if not (name == "default" and value is None)}
-    if isinstance(tidy.get("description"), str):
-        tidy["description"] = " ".join(tidy["description"].split())
-    if isinstance(tidy.get("properties"), dict):
-        for value in tidy["properties"].values():
-            value.pop("title", None)
-    choices = tidy.get("anyOf")
-    if isinstance(choices, list) and {"type": "null"} in choices:
-        rest = [choice for choice in choices if choice != {"type": "null"}]
-        tidy.pop("anyOf")
-        tidy |= rest[0] if len(rest) == 1 else {"anyOf": rest}
-    return tidy
+def _of(holds: Shape) -> dict[str, Any]:
+    match holds:
+        case Kind():
+            return _kind(holds)
+        case Section():
+            return _section(holds)
+        case List(of=inner, least=least):
+            return {"type": "array", "items": _of(inner)} | ({"minItems": least} if least else {})
+        case Names(of=inner, least=least):
+            many = {"type": "object", "additionalProperties": _of(inner)}
+            return many | ({"minProperties": least} if least else {})
+
+
+def _kind(kind: Kind) -> dict[str, Any]:
+    anything = kind.json.get("pattern", ANYTHING) == ANYTHING and kind.json.keys() <= {"type", "pattern"}
+    return dict(kind.json) if anything else {"anyOf": [dict(kind.json), dict(WITH_VARIABLE)]}
+
+
+def _section(section: Section) -> dict[str, Any]:
+    found = {
+        "type": "object",
+        "description": " ".join(section.meaning.split()),
+        "additionalProperties": False,
+        "properties": {name: _key(key) for name, key in section.keys.items()},
+        **section.json,
+    }
+    if needed := [name for name, key in section.keys.items() if key.needed]:
+        found["required"] = needed
+    return {"anyOf": [dict(SHORT), found | {"title": "keys"}]} if section.short else found
+
+
+def _key(key: Key) -> dict[str, Any]:
+    found = _of(key.holds) | {"description": key.meaning}
+    if key.default not in (None, {}):
+        found["default"] = key.default
+    if key.examples:
+        found["examples"] = list(key.examples)
+    return found

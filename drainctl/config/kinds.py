@@ -8,30 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from pydantic_core import PydanticCustomError, core_schema
+from typing import Any, NamedTuple
 
 from drainctl.config.expand import change
 from drainctl.model import Amount, Secret
 
-if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-
 UNITS = {"ms": (1, 1000), "s": (1, 1), "m": (60, 1), "h": (3600, 1)}
 LONGEST_H = 168  # a week: below every limit of the timers that these numbers end in
 ANYTHING = r"\S"
-WITH_VARIABLE = {"type": "string", "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*\}"}
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """
     One kind of value.
 
     name: in the reference's tables. expected: ends the sentence "found X, expected …". read: the text to
-    what the models hold; ValueError refuses it. json: JSON Schema of the text or number in the file.
+    what it means; ValueError refuses it. json: JSON Schema of the text or number in the file.
     later: values (or schemes, `etcd://`) that this version refuses because a later one is to act on them.
     words: the values there are, where they can be listed.
     """
@@ -43,36 +35,14 @@ class Kind:
     later: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
 
-    def __call__(self, value: object) -> Any:
-        """Read one value. Raises: PydanticCustomError, which becomes one problem of the file."""
-        if isinstance(value, str | int):  # a number is a default: everything from the file is text
-            try:
-                return self.read(value if isinstance(value, str) else str(value))
-            except ValueError:
-                pass
-        later = isinstance(value, str) and any(
-            value.startswith(word) if word.endswith("://") else value == word for word in self.later
-        )
-        raise PydanticCustomError("kind", "{expected}", {"expected": self.expected, "later": later})
-
-    def __get_pydantic_core_schema__(
-        self, _source: object, _handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(self)
-
-    def __get_pydantic_json_schema__(
-        self, _schema: core_schema.CoreSchema, _handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        if self.json.get("pattern", ANYTHING) == ANYTHING and self.json.keys() <= {"type", "pattern"}:
-            return dict(self.json)
-        return {"anyOf": [dict(self.json), dict(WITH_VARIABLE)]}
+    def is_later(self, text: str) -> bool:
+        """Whether a refused text is one that a later version is to act on."""
+        return any(text.startswith(word) if word.endswith("://") else text == word for word in self.later)
 
 
 def _like(pattern: str) -> Callable[[str], str]:
-    compiled = re.compile(pattern)
-
     def read(text: str) -> str:
-        if not compiled.fullmatch(text):
+        if not re.fullmatch(pattern, text):  # compiled when it is first needed: most kinds are not
             raise ValueError
         return text
 

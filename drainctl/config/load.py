@@ -20,7 +20,7 @@ from drainctl.config.build import build
 from drainctl.config.check import check
 from drainctl.config.expand import expand
 from drainctl.config.kinds import Kind
-from drainctl.config.problems import Key, Problem, dotted, found
+from drainctl.config.problems import Path, Problem, dotted, found
 from drainctl.config.read import Document, Mark, read
 from drainctl.errors import ConfigError
 from drainctl.model import Cluster
@@ -55,7 +55,7 @@ def load(path: str, environ: Mapping[str, str] = os.environ) -> Cluster:
     raise ConfigError(_message(document, problems))
 
 
-def _expanded(value: Any, at: Key, environ: Mapping[str, str], problems: list[Problem]) -> Any:
+def _expanded(value: Any, at: Path, environ: Mapping[str, str], problems: list[Problem]) -> Any:
     """The tree with every `${VAR}` replaced; what could not be is a problem, and stays."""
     match value:
         case dict():
@@ -90,7 +90,7 @@ EXPECTED = {
 }
 
 
-def _problem(tree: Mapping[str, Any], loc: Key, kind: str, context: Mapping[str, Any]) -> Problem:
+def _problem(tree: Mapping[str, Any], loc: Path, kind: str, context: Mapping[str, Any]) -> Problem:
     """One error of pydantic in our words."""
     if loc[-1] == "[key]":
         return Problem(loc[:-1], f"found this name, expected {context['expected']}", on_key=True)
@@ -105,7 +105,7 @@ def _problem(tree: Mapping[str, Any], loc: Key, kind: str, context: Mapping[str,
     return Problem(at, f"found {value}{later}, expected {expected}")
 
 
-def _there(tree: Any, loc: Key) -> Key:
+def _there(tree: Any, loc: Path) -> Path:
     """`loc` as far as it goes in the tree: a flag that is a path has no key `path` below it."""
     for length, part in enumerate(loc):
         if not isinstance(tree, dict | list):
@@ -114,7 +114,7 @@ def _there(tree: Any, loc: Key) -> Key:
     return loc
 
 
-def _value(tree: Any, at: Key) -> Any:
+def _value(tree: Any, at: Path) -> Any:
     for part in at:
         if isinstance(tree, dict):
             tree = tree.get(str(part))
@@ -123,7 +123,7 @@ def _value(tree: Any, at: Key) -> Any:
     return tree
 
 
-def _unknown(at: Key) -> str:
+def _unknown(at: Path) -> str:
     """A key of a later version, a typo with the nearest key there is, or all there are."""
     if at in schema.LATER:
         return "not available in this version"
@@ -135,7 +135,7 @@ def _unknown(at: Key) -> str:
     return f"found an unknown key, expected one of {', '.join(known)}"
 
 
-def _expected(at: Key) -> str:
+def _expected(at: Path) -> str:
     """What a key that is not there should hold."""
     section = walk.section_at(at[:-1])
     info = next(info for name, info in walk.keys(section or schema.File) if name == at[-1])
@@ -148,7 +148,7 @@ def _rules(cluster: Cluster, document: Document) -> Iterable[Problem]:
     return [Problem(_path(key, document), text) for key, text in problems(cluster)]
 
 
-def _path(key: str, document: Document) -> Key:
+def _path(key: str, document: Document) -> Path:
     """A rule's dotted key as a path: as the file has it where it does, since a name may have dots."""
     known = {dotted(path): path for path in document.keys}
     return known.get(key) or tuple(key.split("."))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from drainctl.config.expand import shown
 
-Key = tuple[str | int, ...]
+Path = tuple[str | int, ...]
 
 LONGEST = 60
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """
     What is wrong at `key` (a path from the root, list places counted from 0).
 
@@ -21,13 +20,13 @@ class Problem:
     at: line and column, where those of the key are not the right ones.
     """
 
-    key: Key
+    key: Path
     text: str
     on_key: bool = False
     at: tuple[int, int] | None = None
 
 
-def dotted(key: Key) -> str:
+def dotted(key: Path) -> str:
     """`("warm", 0, "get")` as a message writes it: `warm[0].get`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).removeprefix(".")
 

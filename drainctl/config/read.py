@@ -7,12 +7,11 @@ YAML 1.1 makes of them. Only an empty value, `~` and `null` are None. What a tex
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
-from drainctl.config.problems import Key, Problem
+from drainctl.config.problems import Path, Problem
 from drainctl.errors import ConfigError
 
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -24,7 +23,6 @@ DEEPEST = 20  # levels; the file has four, and a chain of aliases could have any
 MOST = 200_000  # keys and values, aliases counted each time they are used
 
 
-@dataclass(slots=True)
 class Document:
     """
     One file. keys and values: line and column, from 1, where the key or the value at that path begins.
@@ -32,13 +30,14 @@ class Document:
     problems: duplicate keys, and keys that are no text; the first of two keys is the one in the tree.
     """
 
-    file: str
-    tree: Any = None
-    keys: dict[Key, Mark] = field(default_factory=dict)
-    values: dict[Key, Mark] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.tree: Any = None
+        self.keys: dict[Path, Mark] = {}
+        self.values: dict[Path, Mark] = {}
+        self.problems: list[Problem] = []
 
-    def where(self, key: Key, *, on_key: bool = False) -> Mark:
+    def where(self, key: Path, *, on_key: bool = False) -> Mark:
         """
         Where a message about `key` points: to its value, to the key itself where that has no value or
         `on_key` is asked, and to what it should stand in where it is not there at all.
@@ -114,7 +113,7 @@ class _Tree:
         self.document = document
         self.left = MOST
 
-    def take(self, node: yaml.Node, key: Key) -> Any:
+    def take(self, node: yaml.Node, key: Path) -> Any:
         self.left -= 1
         if len(key) > DEEPEST or self.left < 0:
             raise self.error(
@@ -134,7 +133,7 @@ class _Tree:
             return None
         return node.value
 
-    def mapping(self, node: yaml.MappingNode, key: Key) -> dict[str, Any]:
+    def mapping(self, node: yaml.MappingNode, key: Path) -> dict[str, Any]:
         tree: dict[str, Any] = {}
         for name_node, value in node.value:
             if not isinstance(name_node, yaml.ScalarNode):
@@ -148,7 +147,7 @@ class _Tree:
             tree[name] = self.take(value, path)
         return tree
 
-    def again(self, key: Key, node: yaml.Node) -> None:
+    def again(self, key: Path, node: yaml.Node) -> None:
         line, _ = self.document.keys[key]
         self.document.problems.append(
             Problem(key, f"found a second time (first on line {line}), expected once", at=_mark(node))

@@ -128,7 +128,7 @@ class SshTransport:
                 waited = time.monotonic() - began
                 if again or time.monotonic() >= end:
                     raise ConnectFailed(
-                        f"{self._wanted.host}: no session for a command within {waited:.1f} s: {error}",
+                        f"{self._wanted.host}: no session within {waited:.1f} s: {_words(error)}",
                         left=NOT_STARTED,
                     ) from error
                 again = True
@@ -156,7 +156,13 @@ class SshTransport:
             _exec(channel, command, end)
         except (SSHException, EOFError, OSError) as error:
             host = self._wanted.host
-            raise ConnectFailed(f"{host}: no answer to the command's start: {error}", left=UNKNOWN) from error
+            raise ConnectFailed(
+                f"{host}: no answer to the command's start: {_words(error)}", left=UNKNOWN
+            ) from error
+
+
+def _words(error: Exception) -> str:
+    return str(error) or "the connection was closed"
 
 
 class _Stderr(Tail):

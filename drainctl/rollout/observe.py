@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import partial
 
 from drainctl.balancer.fleet import Fleet
-from drainctl.config.placeholders import fill, values_of
 from drainctl.errors import DrainctlError
 from drainctl.http import Http
 from drainctl.model import Answer, BalancerLook, Cluster, Node, NodeLook, Place
 from drainctl.node.host import Host
-from drainctl.rollout.plan import Survey
+from drainctl.rollout.survey import get
 from drainctl.steps import Look
-from drainctl.threads import in_parallel
 
 Places = Mapping[str, tuple[Place, ...]]
 BALANCER_LOOKS = frozenset({Look.ROWS, Look.TABLE, Look.PEERS})
@@ -75,24 +71,4 @@ class Observer:
         )
 
     def _get(self, node: Node, url: str) -> Answer:
-        filled = fill(url, values_of(self._cluster, node, None))
-        return self._http.get(filled, timeout_s=self._cluster.health.timeout_s)
-
-
-def survey(cluster: Cluster, fleet: Fleet, hosts: Mapping[str, Host], http: Http) -> Survey:
-    """Every balancer's whole table, and each node's check and disk, all at the same time."""
-    observer = Observer(cluster, fleet, hosts, http, {})
-    found: dict[str, NodeLook] = {}
-    errors: dict[str, str] = {}
-
-    def ask(node: Node) -> None:
-        try:
-            disk = hosts[node.name].disk()
-        except DrainctlError as error:
-            errors[node.name] = str(error)
-            return
-        found[node.name] = replace(observer.host(node, frozenset({Look.CHECK, Look.VERSION})), disk=disk)
-
-    tables: dict[str, BalancerLook] = {}
-    in_parallel([lambda: tables.update(fleet.overview()), *(partial(ask, node) for node in cluster.nodes)])
-    return Survey(tables, found, errors)
+        return get(self._cluster, self._http, node, url)

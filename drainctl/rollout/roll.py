@@ -176,8 +176,7 @@ class Roll:
     # -------------------------------------------------------- back
 
     def _can_put_back(self, node: Node) -> bool:
-        job = self._plan.jobs[node.name]
-        return job.line is None and job.target is not None and self._plan.previous[node.name] is not None
+        return self._plan.jobs[node.name].switches and self._plan.previous[node.name] is not None
 
     def _put_back(self, node: Node, why: str, *, guard: bool = False) -> bool:
         """The old release through the same steps. A node that is out already skips the guard."""

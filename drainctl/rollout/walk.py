@@ -142,8 +142,8 @@ class Walk:
             if verdict.do is Do.WAIT:
                 left = f"; {step.limit_s - spent_s:.0f} s left" if step.limit_s is not None else ""
                 self.world.record.waiting(self.node.name, f"{step.name}: {verdict.why}{left}")
-            pause_s = step.every_s if in_a_row else pause_s
-            self.world.sleep(pause_s if verdict.again_s is None else min(pause_s, verdict.again_s))
+            rest_s = step.every_s if in_a_row else pause_s
+            self.world.sleep(rest_s if verdict.again_s is None else min(rest_s, verdict.again_s))
         raise AssertionError("pauses never end")
 
     def _stopped(self, step: Step, *, finish: bool) -> Verdict | None:

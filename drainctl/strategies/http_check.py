@@ -165,13 +165,13 @@ def _past_limit(cluster: Cluster) -> Do:
 
 def _change(cluster: Cluster, job: Job) -> tuple[Step, ...]:
     steps = []
-    if job.line is None and job.target is not None:
+    if job.switches:
         steps.append(
             Step(
                 name="switch",
-                act=Switch(job.target),
+                act=Switch(str(job.target)),
                 seen_when=f"current links to releases/{job.target}",
-                expects=expect.links_to(job.target),
+                expects=expect.links_to(str(job.target)),
                 looks=frozenset({Look.DISK}),
                 limit_s=5.0,
                 requires=expect.idle,

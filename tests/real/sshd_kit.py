@@ -5,10 +5,11 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,9 +41,13 @@ class Sshd:
         return str(self.folder / "ssh_config")
 
     def children(self) -> list[int]:
-        """The processes that serve a connection each."""
-        found = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return [int(pid) for pid in found]
+        """One process for each connection."""
+        return _children(self.pid)
+
+    def serving(self) -> list[int]:
+        """Every process that holds a connection: for a login other than root sshd splits in two."""
+        found = self.children()
+        return found + [pid for child in found for pid in _children(child) if _name(pid).startswith("sshd")]
 
 
 @contextmanager
@@ -69,10 +74,28 @@ def sshd(folder: Path, host: str, *settings: str) -> Iterator[Sshd]:
         assert process.poll() is None, (folder / "log").read_text()
         yield server
     finally:
-        for child in server.children() if process.poll() is None else []:
-            os.kill(child, 9)
+        cut(server)
         process.terminate()
         process.wait(10)
+
+
+def cut(server: Sshd) -> None:
+    """Kills the processes that serve connections, not the listener and not what they run."""
+    for pid in server.serving():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    with suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def _name(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text()
+    return ""
 
 
 def write_config(folder: Path, host: str, port: int, settings: tuple[str, ...]) -> None:

@@ -21,7 +21,7 @@ from drainctl.node.open import open_transport
 from drainctl.node.route import Wanted, route
 from drainctl.node.ssh import SshTransport
 from tests.conftest import SLOW, need, until
-from tests.real.sshd_kit import USER, Sshd, free_port, make_key, sshd
+from tests.real.sshd_kit import USER, Sshd, cut, free_port, make_key, sshd
 
 pytestmark = pytest.mark.real
 HOST = "127.0.22.10"
@@ -54,10 +54,6 @@ def refused(transport: SshTransport, limit_s: float = 10.0) -> ConnectFailed:
         transport.close()
 
 
-def connections(server: Sshd) -> list[int]:
-    return server.children()
-
-
 def kib_of_memory() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 
@@ -67,7 +63,7 @@ def kib_of_memory() -> int:
 
 def test_all_commands_share_one_connection_also_from_many_threads(server, ssh):
     ssh.run("true", limit_s=10 * SLOW)
-    before = connections(server)
+    before = server.children()
     answers: dict[int, str] = {}
 
     def ask(number: int) -> None:
@@ -79,7 +75,7 @@ def test_all_commands_share_one_connection_also_from_many_threads(server, ssh):
     for thread in threads:
         thread.join()
     assert answers == {number: f"{number}\n" for number in range(8)}
-    assert connections(server) == before
+    assert server.children() == before
 
 
 def test_ssh_config_says_host_user_port_key_and_known_hosts(server):
@@ -149,11 +145,11 @@ def test_a_proxy_command_is_the_connection_and_ends_with_it(server, tmp_path):
     via = f"{ssh_program} -F {server.config} -W %h:%p node"
     config.write_text(Path(server.config).read_text() + f"  ProxyCommand {via}\n")
     transport = SshTransport("node", ssh_config=str(config))
-    before = len(connections(server))
+    before = len(server.children())
     assert transport.run("echo in", limit_s=10 * SLOW).out == "in\n"
-    assert len(connections(server)) == before + 2
+    assert len(server.children()) == before + 2
     transport.close()
-    until("both connections are gone", lambda: len(connections(server)) == before)
+    until("both connections are gone", lambda: len(server.children()) == before)
 
 
 def test_a_proxy_command_that_fails_is_no_ssh_session(server, tmp_path):
@@ -336,12 +332,11 @@ def test_a_connection_lost_in_the_middle_says_that_the_outcome_is_unknown(server
     ssh.run("true", limit_s=10 * SLOW)
     started = tmp_path / "started"
 
-    def cut() -> None:
+    def meanwhile() -> None:
         until("the command runs", started.exists)
-        for pid in connections(server):
-            os.kill(pid, signal.SIGKILL)
+        cut(server)
 
-    thread = threading.Thread(target=cut)
+    thread = threading.Thread(target=meanwhile)
     thread.start()
     began = time.monotonic()
     with pytest.raises(
@@ -355,9 +350,8 @@ def test_a_connection_lost_in_the_middle_says_that_the_outcome_is_unknown(server
 
 def test_a_connection_lost_between_commands_is_opened_again(server, ssh):
     ssh.run("true", limit_s=10 * SLOW)
-    for pid in connections(server):
-        os.kill(pid, signal.SIGKILL)
-    until("the connections are gone", lambda: not connections(server))
+    cut(server)
+    until("the connections are gone", lambda: not server.children())
     assert ssh.run("echo again", limit_s=10 * SLOW).out == "again\n"
     ssh.close()
     assert ssh.run("echo and again", limit_s=10 * SLOW).out == "and again\n"
@@ -365,14 +359,12 @@ def test_a_connection_lost_between_commands_is_opened_again(server, ssh):
 
 def test_a_server_that_freezes_is_bounded_by_the_limit(server, ssh):
     ssh.run("true", limit_s=10 * SLOW)
-    frozen = connections(server)
+    frozen = server.serving()
     for pid in frozen:
         os.kill(pid, signal.SIGSTOP)
     try:
         began = time.monotonic()
-        with pytest.raises(
-            ConnectFailed, match=r"no session for a command within .*; the command was not started"
-        ):
+        with pytest.raises(ConnectFailed, match=r"no session within .*; the command was not started"):
             ssh.run("true", limit_s=0.5)
         assert time.monotonic() - began < 3 * SLOW
     finally:
@@ -383,11 +375,11 @@ def test_a_server_that_freezes_is_bounded_by_the_limit(server, ssh):
 def test_at_its_limit_the_whole_group_is_killed_and_the_connection_lives(server, ssh, tmp_path):
     pid_file = tmp_path / "pid"
     ssh.run("true", limit_s=10 * SLOW)
-    before = connections(server)
+    before = server.children()
     with pytest.raises(CommandTimedOut, match=r"still running at its limit of 1 s: .*; it was killed"):
         ssh.run(f"trap '' TERM; sleep 60 & echo $! > {pid_file}; wait; sleep 60", limit_s=1)
     assert not alive(int(pid_file.read_text()))
-    assert connections(server) == before
+    assert server.children() == before
     assert ssh.run("echo on", limit_s=10 * SLOW).out == "on\n"
 
 

@@ -1,0 +1,54 @@
+# The one door. Every target does its own set-up in .venv; nothing here needs root.
+#
+#   make demo    a rolling deploy over a local cluster, under load: the naive way, then drainctl's
+#   make test    lint, types, and every test that this machine can carry
+#   make lint types bench docs soak clean
+
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin
+# Debian keeps servers where a normal user's PATH does not look.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: demo test lint types bench docs soak clean help
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(VENV)/.lab: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is older than 3.11; make PYTHON=python3.x"; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { echo "error: $(PYTHON) has no venv (Debian: apt install python3-venv)"; exit 2; }
+	@echo "setting up $(VENV)"
+	@$(RUN)/pip install --quiet --disable-pip-version-check --editable '.[lab]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.lab
+	@$(RUN)/pip install --quiet --disable-pip-version-check --editable '.[lab,dev]'
+	@touch $@
+
+demo: $(VENV)/.lab
+	@$(RUN)/python -m drainctl.lab.demo
+
+test: lint types
+	$(RUN)/python -m pytest $(PYTEST)
+
+lint: $(VENV)/.dev
+	$(RUN)/ruff format --check --quiet .
+	$(RUN)/ruff check --quiet .
+
+types: $(VENV)/.dev
+	$(RUN)/mypy
+
+bench: $(VENV)/.dev
+	@for bench in bench/*.py; do $(RUN)/python $$bench || exit 1; done
+
+docs: $(VENV)/.dev
+	$(RUN)/python -m drainctl.config.reference > docs/configuration.md
+	$(RUN)/python -m drainctl.cli.reference > docs/commands.md
+
+soak: $(VENV)/.dev
+	DRAINCTL_SOAK=1 $(RUN)/python -m pytest tests/soak tests/unit/test_roll.py --timeout 3600
+
+clean:
+	rm -rf $(VENV) .lab dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,57 @@
+"""Looking at a cluster: what is where, and what the journal says. Touches nothing, and loads little."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from drainctl.errors import ConfigError
+from drainctl.journal.door import Lease, Store
+from drainctl.journal.replay import RolloutState, replay
+from drainctl.model import Cluster, Place
+from drainctl.rollout.places import find_places
+from drainctl.rollout.survey import Survey, survey
+from drainctl.wire import Wired
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """
+    Every node at every balancer, what its disk says, who holds the lease, and the latest rollout.
+
+    notes: what drainctl.yml names and the balancers do not have.
+    """
+
+    cluster: Cluster
+    survey: Survey
+    places: Mapping[str, tuple[Place, ...]]
+    lease: Lease | None
+    rollout: RolloutState | None
+    notes: Sequence[str] = ()
+
+
+def look_around(wired: Wired) -> Survey:
+    """What is seen now of every balancer and node; faults are part of it."""
+    return survey(wired.cluster, wired.fleet, wired.hosts, wired.http)
+
+
+def status(wired: Wired) -> Status:
+    """Everything that `drainctl status` shows."""
+    cluster, store = wired.cluster, wired.store
+    seen = look_around(wired)
+    notes: list[str] = []
+    try:
+        places = find_places(cluster, seen.tables)
+    except ConfigError as error:
+        places, notes = {node.name: () for node in cluster.nodes}, str(error).splitlines()
+    latest = store.latest(cluster.app)
+    state = state_of(store, latest) if latest else None
+    return Status(cluster, seen, places, store.held(cluster.app), state, tuple(notes))
+
+
+def state_of(store: Store, rollout: str) -> RolloutState:
+    """One rollout by its journal. Raises: ConfigError when the journal has none of that id."""
+    events = store.events(rollout)
+    if not events:
+        raise ConfigError(f"no rollout {rollout!r} in the journal", hint="`drainctl history` lists them")
+    return replay(rollout, events)
