@@ -155,13 +155,14 @@ def rollout(
 
     past: the events before this process, of a rollout that is resumed.
     """
-    from drainctl.controller import Controller
+    from drainctl import controller
+    from drainctl.rollout import world
 
-    stop = Stop()
+    stop = world.Stop()
     with wired(options, over) as adapters, signals(stop):
         report = reports(options, past(adapters))
         try:
-            result = do(Controller(adapters, [report], stop))
+            result = do(controller.Controller(adapters, [report], stop))
         finally:
             report.close()
     raise click.exceptions.Exit(int(result.exit))

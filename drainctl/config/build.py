@@ -143,7 +143,9 @@ def _rollout(keys: Keys) -> RolloutPolicy:
 
 
 def _drain(keys: Keys) -> DrainPolicy:
-    return DrainPolicy(limit_s=keys["limit"], then=keys["then"], sticky=keys["sticky"], move_after_s=keys["move_after"])
+    return DrainPolicy(
+        limit_s=keys["limit"], then=keys["then"], sticky=keys["sticky"], move_after_s=keys["move_after"]
+    )
 
 
 def _checks(keys: Keys) -> Checks:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
+import re
+from inspect import cleandoc
 
-from pydantic.fields import FieldInfo
-
-from drainctl.config import schema, walk
+from drainctl.config.schema import FILE
+from drainctl.config.shapes import Key, Section, default_of, sections, title, type_of
 
 HEAD = """\
 # drainctl.yml
@@ -54,57 +53,30 @@ and `{{.State}}` stay as they are. `{{host}}` is a literal `{host}`.
 
 def markdown() -> str:
     """The whole page."""
-    parts = [HEAD, *(_section(path, section) for path, section in walk.sections().items()), FOOT]
-    return "\n".join(parts)
+    return "\n".join([HEAD, *(_section(path, section) for path, section in sections(FILE).items()), FOOT])
 
 
-def _section(path: tuple[str, ...], section: type[schema.Section]) -> str:
-    title = ".".join("NAME" if part == "*" else part for part in path)
-    if path and path[0] == "warm":
-        title = "warm[]"
-    heading = f"## {title}" if path else "## The top level"
-    rows = [_row(path, name, info) for name, info in walk.keys(section)]
+def _section(path: tuple[str, ...], section: Section) -> str:
+    heading = f"## {title(path)}" if path else "## The top level"
+    rows = [_row(path, key) for key in section.keys.values()]
     table = "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows])
-    return f"{heading}\n\n{_doc(section)}\n\n{table}\n\n```yaml\n{section.example}```\n"
+    return (
+        f"{heading}\n\n{cleandoc(section.meaning)}\n\n{table}\n\n```yaml\n{cleandoc(section.example)}\n```\n"
+    )
 
 
-def _doc(section: type[schema.Section]) -> str:
-    return inspect.cleandoc(section.__doc__ or "")
+def _row(path: tuple[str, ...], key: Key) -> str:
+    meaning = key.meaning.replace("|", "\\|")
+    default = "**needed**" if key.needed else f"`{default_of(key)}`".replace("``", "")
+    return f"| `{key.name}` | {_type(path, key)} | {default} | {meaning} |"
 
 
-def _row(path: tuple[str, ...], name: str, info: FieldInfo) -> str:
-    meaning = (info.description or "").replace("|", "\\|")
-    return f"| `{name}` | {_type(path, name, info)} | {_default(info)} | {meaning} |"
-
-
-def _type(path: tuple[str, ...], name: str, info: FieldInfo) -> str:
-    """`duration`, `list of names`, or what the section's own table says."""
-    below = {(*path, name), (*path, name, "*")} & walk.sections().keys()
-    shape = getattr(info.annotation, "__origin__", None)
-    if below:
-        there = f"[keys](#{_anchor(next(iter(below)))})"
-        if shape is dict:
-            return f"names with {there}"
-        return f"list of {there}" if shape is list else there
-    kind = walk.kind_of(info)
-    if not kind or shape is dict:
-        return "names with texts"
-    one = " or ".join(f"`{word}`" for word in kind.words) or kind.name
-    return f"list of {one if kind.words else one + 's'}" if shape is list else one
-
-
-def _anchor(path: tuple[str, ...]) -> str:
-    return "".join(part.replace("*", "name") for part in path if path[0] != "warm" or part != "*")
-
-
-def _default(info: FieldInfo) -> str:
-    if info.is_required():
-        return "**needed**"
-    default: Any = info.default
-    if default in (None, [], {}):
-        return ""
-    text = f"[{', '.join(default)}]" if isinstance(default, list) else str(default)
-    return f"`{text}`"
+def _type(path: tuple[str, ...], key: Key) -> str:
+    """`duration`, `list of names`, or a link to the section's own table."""
+    for below in {(*path, key.name), (*path, key.name, "*")} & sections(FILE).keys():
+        link = f"[keys](#{re.sub('[^a-z]', '', title(below).lower())})"
+        return type_of(key.holds).replace("keys", link)
+    return type_of(key.holds)
 
 
 if __name__ == "__main__":

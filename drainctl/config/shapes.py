@@ -93,3 +93,15 @@ def type_of(holds: Shape) -> str:
             return f"list of {type_of(inner)}{'s' if many else ''}"
         case Names(of=inner):
             return f"names with {type_of(inner)}{'s' if isinstance(inner, Kind) else ''}"
+
+
+def default_of(key: Key) -> str:
+    """A key's default as the file would write it; "" where there is none."""
+    if key.default in (None, {}):
+        return ""
+    return f"[{', '.join(key.default)}]" if isinstance(key.default, list) else str(key.default)
+
+
+def title(path: tuple[str, ...]) -> str:
+    """Where a section stands, in words: `nodes.NAME`, `warm[]`."""
+    return ".".join("NAME" if part == "*" else part for part in path).replace("warm.NAME", "warm[]")

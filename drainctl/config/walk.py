@@ -47,9 +47,8 @@ def _one(kind: Kind, value: Any, at: Path, problems: list[Problem]) -> Any:
 
 
 def _section(section: Section, tree: dict[str, Any], at: Path, problems: list[Problem]) -> dict[str, Any]:
-    for name in tree:
-        if name not in section.keys:
-            problems.append(Problem((*at, name), _unknown(name, section), on_key=True))
+    unknown = [name for name in tree if name not in section.keys]
+    problems += [Problem((*at, name), _unknown(name, section), on_key=True) for name in unknown]
     return {name: _key(key, tree, (*at, name), problems) for name, key in section.keys.items()}
 
 
@@ -69,7 +68,9 @@ def _key(key: Key, tree: dict[str, Any], at: Path, problems: list[Problem]) -> A
     return None
 
 
-def _enough(holds: List | Names, value: list[Any] | dict[str, Any], at: Path, problems: list[Problem]) -> None:
+def _enough(
+    holds: List | Names, value: list[Any] | dict[str, Any], at: Path, problems: list[Problem]
+) -> None:
     if len(value) < holds.least:
         problems.append(_wrong(at, value, "at least one"))
 

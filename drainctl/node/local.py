@@ -72,15 +72,16 @@ def _pump(
             pipes.register(process.stdin, EVENT_WRITE, _Source(stdin))
         while pipes.get_map():
             left = end - time.monotonic()
+            ended = (
+                process.poll() is not None
+            )  # before the look: what it wrote at its end is still to be seen
             ready = pipes.select(min(TICK_S, max(0.0, left)))
             for key, _ in ready:
                 if not key.data.move(key.fd):
                     pipes.unregister(key.fileobj)
                     key.fileobj.close()  # type: ignore[union-attr]  # a pipe object, as registered above
-            if process.poll() is not None and (not ready or left <= 0):
-                return True
-            if left <= 0:
-                return False
+            if (ended and not ready) or left <= 0:
+                return ended
     try:
         process.wait(max(0.0, end - time.monotonic()))
     except TimeoutExpired:

@@ -223,7 +223,8 @@ def _collect(channel: Channel, out: Tail, err: Tail, end: float) -> bool:
         if channel.eof_received:
             channel.status_event.wait(left)  # its output is closed; it may go on
             continue
-        if not wake.rest(min(left, TICK_S)) and channel.exit_status_ready():
+        ended = channel.exit_status_ready()  # before the rest: what it wrote at its end may be on its way
+        if not wake.rest(min(left, TICK_S)) and ended:
             return True
 
 

@@ -10,6 +10,13 @@ from drainctl.model import Checks, Cluster
 
 LOOK_MARGIN_S = 2.0  # a look at a slow balancer, and a busy machine
 
+# What these keys are measured by: where one of them is left out, a message points to the other.
+MEASURED_BY = {
+    "watch.for": "checks.slowstart",
+    "rollout.at_once": "rollout.keep_up",
+    "drain.move_after": "drain.limit",
+}
+
 
 def check_length_s(checks: Checks) -> float:
     """

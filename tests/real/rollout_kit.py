@@ -26,6 +26,7 @@ from drainctl.lab.cluster import Lab
 from drainctl.lab.processes import Process
 from drainctl.lab.programs import in_wheel
 from drainctl.node.archive import prepare
+from drainctl.rollout.choose import Wish
 from drainctl.wire import Wired
 from tests.conftest import SLOW, need, until
 
@@ -147,12 +148,11 @@ class Heard:
         return found.data
 
 
-def roll(config: Path, verb: str, archive: Path | None = None, heard: Heard | None = None, **more: Any) -> Result:
+def roll(config: Path, verb: str, archive: Path | None = None, heard: Heard | None = None, **wish: Any) -> Result:
     """One rollout by the library, as the command line does it."""
-    heard = heard or Heard()
     with tempfile.TemporaryDirectory() as scratch, Wired(load(str(config))) as wired:
         release = prepare(str(archive), id=None, into=Path(scratch)) if archive else None
-        return Controller(wired, [heard]).begin(verb, release=release, **more)
+        return Controller(wired, [heard or Heard()]).begin(Wish(verb, release=release, **wish))
 
 
 # ---------------------------------------------------------------- the command line

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -89,6 +90,21 @@ def test_what_stays_in_the_background_is_not_waited_for(transport):
     assert time.monotonic() - began < 5 * SLOW
     os.kill(int(done.out), 0)  # it lives on
     os.kill(int(done.out), signal.SIGKILL)
+
+
+def test_what_a_command_writes_at_its_very_end_is_not_lost(transport):
+    """It ends within the tick of a look; asking "ended?" after that look would lose a few."""
+    heard: list[str] = []
+
+    def ask() -> None:
+        heard.extend(transport.run("sleep 0.05; echo x", limit_s=LIMIT_S).out for _ in range(40))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert heard == ["x\n"] * 320
 
 
 def test_a_command_at_its_limit_is_killed_with_its_children(transport, tmp_path):

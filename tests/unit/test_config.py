@@ -6,6 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
+import textwrap
 
 import jsonschema
 import pytest
@@ -13,11 +14,14 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from drainctl.config import walk
 from drainctl.config.expand import Expanded, shown
+from drainctl.config.explain import explain
 from drainctl.config.json_schema import schema as json_schema
 from drainctl.config.load import load
 from drainctl.config.placeholders import fill, names_in, values_of
+from drainctl.config.schema import FILE
+from drainctl.config.shapes import sections
+from drainctl.config.walk import take
 from drainctl.errors import ConfigError, Exit
 from drainctl.model import (
     Amount,
@@ -413,6 +417,11 @@ def test_a_file_that_would_never_end(text):
             ["1:6: app: found a list, expected a name of letters, digits, . _ and -"],
         ),
         ("app: shop", "app: ", ["1:1: app: found nothing, expected a name of letters, digits, . _ and -"]),
+        (
+            "app: shop",
+            "app: shop\n'[key]': x",
+            [f"2:1: [key]: found an unknown key, expected one of {', '.join(FILE.keys)}"],
+        ),
         ("app: shop", "app: ../x", ["1:6: app: found ../x, expected a name of letters, digits, . _ and -"]),
         (
             "app: shop",
@@ -773,6 +782,33 @@ def test_a_rule_about_a_default_points_to_the_nearest_key_that_is_there(monkeypa
     ]
 
 
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        (
+            "checks: {slowstart: 20s}",
+            "10:21: watch.for: found 10 s, expected at least checks.slowstart = 20 s",
+        ),
+        (
+            "checks: {slowstart: 20s}\nwatch: {errors: 1}",
+            "10:21: watch.for: found 10 s, expected at least checks.slowstart = 20 s",
+        ),
+        (
+            "checks: {slowstart: 20s}\nwatch: {for: 19s}",
+            "11:14: watch.for: found 19 s, expected at least checks.slowstart = 20 s",
+        ),
+        ("rollout: {keep_up: 2}", "10:20: rollout.at_once: found 1 (1 of 2 nodes), expected at most 0"),
+        (
+            "drain: {limit: 5s, sticky: move}",
+            "10:16: drain.move_after: found 10 s, expected less than drain.limit = 5 s",
+        ),
+    ],
+)
+def test_a_default_that_does_not_hold_is_shown_at_the_value_that_broke_it(lines, problem):
+    (line,) = problems_of(f"{MINIMAL}{lines}\n")
+    assert line.startswith(problem)
+
+
 def test_every_problem_at_once_in_the_files_order():
     text = """\
 watch: {for: ten}
@@ -892,12 +928,112 @@ def test_the_json_schema_refuses(old, new, where):
 
 
 def test_every_key_is_described():
-    for path, section in walk.sections().items():
-        assert section.__doc__
+    for path, section in sections(FILE).items():
+        assert section.meaning
         assert section.example
-        for name, info in walk.keys(section):
-            assert info.description, (*path, name)
-            assert info.description.endswith("."), (*path, name)
+        for name, key in section.keys.items():
+            assert key.meaning, (*path, name)
+            assert key.meaning.endswith("."), (*path, name)
+
+
+def test_every_default_and_example_of_the_table_is_one_that_the_loader_takes():
+    for path, section in sections(FILE).items():
+        for name, key in section.keys.items():
+            for value in (*key.examples, key.default):
+                wrong = []
+                if value is not None:
+                    take(key.holds, as_read(value), (*path, name), wrong)
+                assert [problem for problem in wrong if "${" not in str(value)] == []
+
+
+def as_read(value):
+    """A value as the reader of the file hands it on: every scalar is a text."""
+    match value:
+        case dict():
+            return {name: as_read(item) for name, item in value.items()}
+        case list():
+            return [as_read(item) for item in value]
+    return str(value)
+
+
+# ---------------------------------------------------------------- drainctl explain
+
+
+def test_a_key_is_explained():
+    assert (
+        explain("drain.limit")
+        == """\
+drain.limit
+  Most time that a node may take to become idle.
+  type:     a duration such as 300ms, 10s or 5m (above 0, 168h at most)
+  default:  60s
+  example:  limit: 60s"""
+    )
+
+
+def test_a_section_is_explained_by_its_keys():
+    assert (
+        explain("watch")
+        == """\
+watch
+  How a restored node is watched.
+  type:     keys
+  default:  none
+
+  How a restored node is watched before the next one is taken.
+  keys:
+    for         duration
+    errors      count
+  example:
+    watch: {for: 10s, errors: 0}"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "title"),
+    [
+        ("", "drainctl.yml"),
+        ("app", "app"),
+        ("balancers", "balancers"),
+        ("balancers.lb1", "balancers.NAME"),
+        ("balancers.lb1.auth", "balancers.NAME.auth"),
+        ("nodes.web1.vars", "nodes.NAME.vars"),
+        ("nodes.NAME.host", "nodes.NAME.host"),
+        ("nodes.host", "nodes.NAME.host"),
+        ("warm[0].get", "warm[].get"),
+        ("warm[].get", "warm[].get"),
+        ("warm.get", "warm[].get"),
+        ("health.flag.set", "health.flag.set"),
+    ],
+)
+def test_a_key_is_found_as_messages_and_the_reference_write_it(key, title):
+    assert explain(key).splitlines()[0] == title
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("dran.limit", "dran.limit: found no such key, expected drain.limit (the nearest known one)"),
+        ("limit", "limit: found no such key, expected drain.limit (the nearest known one)"),
+        (
+            "nodes.web1.hots",
+            "nodes.web1.hots: found no such key, expected nodes.NAME.host (the nearest known one)",
+        ),
+        ("zzz", f"zzz: found no such key, expected one of {', '.join(FILE.keys)}"),
+        ("service.ports", "service.ports: not available in this version"),
+    ],
+)
+def test_a_key_that_cannot_be_explained(key, message):
+    with pytest.raises(ConfigError) as caught:
+        explain(key)
+    assert str(caught.value) == message
+
+
+def test_the_example_of_every_key_is_yaml():
+    for path, section in sections(FILE).items():
+        for name in section.keys:
+            example = explain(".".join((*path, name))).partition("example:")[2]
+            assert isinstance(yaml.safe_load(textwrap.dedent(example)), dict), (*path, name)
 
 
 # ---------------------------------------------------------------- whatever a file holds
@@ -960,10 +1096,21 @@ def test_a_value_of_any_shape_anywhere_is_a_cluster_or_a_config_error(data):
     assert outcome.startswith(("Cluster(", "drainctl.yml:"))
 
 
-def test_placeholders_and_variables_do_not_load_the_schema():
-    code = "import sys, drainctl.config.placeholders; print(*{'pydantic', 'yaml'} & sys.modules.keys())"
+def loaded_by(module):
+    code = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "\n"
+    return set(done.stdout.split())
+
+
+def test_placeholders_and_variables_do_not_load_the_schema():
+    assert not loaded_by("drainctl.config.placeholders") & {"drainctl.config.schema", "yaml"}
+
+
+def test_a_good_file_loads_nothing_that_only_messages_and_pages_need():
+    heavy = {"pydantic", "difflib", "textwrap", "importlib.metadata", "json", "pathlib", "subprocess"}
+    loaded = loaded_by("drainctl.config.load")
+    assert "yaml" in loaded
+    assert not loaded & (heavy | {"drainctl.config.explain", "drainctl.config.reference"})
 
 
 def test_shown():

@@ -1,0 +1,83 @@
+"""The deploy that drainctl replaces: switch, restart, wait until it answers, next. Nobody tells HAProxy."""
+
+from __future__ import annotations
+
+import http.client
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from drainctl.errors import CommandFailed, CommandTimedOut
+from drainctl.lab import ready
+from drainctl.lab.cluster import Lab
+from drainctl.lab.releases import unpack
+
+RESTART_LIMIT_S = 40.0  # ctl gives gunicorn 30 s for what is in flight, and 10 s to start
+ANSWER_LIMIT_S = 20.0
+
+
+def restart_node(lab: Lab, name: str, release: str) -> float:
+    """
+    Put an archive of DIR/releases on a node and restart its app, under whatever traffic it has.
+
+    It is the careful kind of careless: the link is switched atomically, gunicorn finishes what it has
+    begun, and the node is left only when the new release answers. Still, from its TERM until then nobody
+    listens, and HAProxy goes on sending requests: in so short a time no check finds the node down.
+
+    Returns: seconds. Raises: CommandFailed, CommandTimedOut; PreflightError when the release does not answer.
+    """
+    began = time.monotonic()
+    root = lab.root(name)
+    folder = root / "releases" / release
+    folder.mkdir(exist_ok=True)
+    unpack(lab.folder / "releases" / f"{release}.tar.gz", folder)
+    _switch(root, release)
+    _restart(lab, name)
+    app = lab.node(name)[0]
+    ready.wait((app,), lambda: _not_yet(lab.settings.host(name), release), ANSWER_LIMIT_S)
+    return time.monotonic() - began
+
+
+def restart_in_turn(lab: Lab, release: str) -> Iterator[tuple[str, float | None]]:
+    """
+    `restart_node` over all nodes: (name, None) right before each one, (name, seconds) after it.
+
+    Raises: as restart_node.
+    """
+    for name in lab.settings.node_names:
+        yield name, None
+        yield name, restart_node(lab, name, release)
+
+
+def _switch(root: Path, release: str) -> None:
+    new = root / "current.new"
+    new.symlink_to(f"releases/{release}")
+    new.rename(root / "current")
+
+
+def _restart(lab: Lab, name: str) -> None:
+    argv = [str(lab.ctl(name)), "restart"]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=RESTART_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        raise CommandTimedOut(
+            f"{name}: ctl restart still ran after {RESTART_LIMIT_S:g} s", node=name
+        ) from None
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip() or "nothing"
+        raise CommandFailed(f"{name}: ctl restart ended with {done.returncode} and said: {said}", node=name)
+
+
+def _not_yet(host: str, release: str) -> str | None:
+    """None when the node's own /version is the release, else what it answers."""
+    connection = http.client.HTTPConnection(host, 8080, timeout=2)
+    try:
+        connection.request("GET", "/version")
+        answer = connection.getresponse()
+        told = answer.read().decode("latin-1").strip()
+    except (OSError, http.client.HTTPException) as error:
+        return f"{host}:8080/version: {error}"
+    finally:
+        connection.close()
+    return None if answer.status == 200 and told == release else f"/version answers {answer.status} {told!r}"

@@ -1,0 +1,291 @@
+"""
+drainctl killed before and after every act of a node's journey, and interrupted, on a real cluster under load.
+
+After each death `status` tells what is so, `resume` reaches the end that was wanted, `abort` puts everything
+back; and the load, which runs over the whole module, loses no request in any of it. The acts are enumerated:
+a journey that has another act than these fails the first test.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from tests.conftest import need
+from tests.faults import kit
+
+from drainctl.errors import Exit
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+# The acts of a journey, in order, by the step that each belongs to; `prune` follows when all nodes are done.
+ACTS = ("stage", "flag", "out", "switch", "restart", "warm", "restore", "up", "prune")
+MOMENTS = tuple(f"{when}:{act}" for act in ACTS for when in ("before", "after"))
+# A death in the middle of an act can leave what no death between acts does: the command goes on without us.
+RESUMED = (*MOMENTS, "during:restart")
+# What is left after a death right before the restart, and of a way back after a death right after it.
+GOING_ON = ("flag", "out", "switch", "restart", "warm", "restore", "up", "prune")
+GOING_BACK = ("flag", "out", "switch", "restart", "warm", "restore", "up")
+
+
+def named(moments):
+    return [pytest.param(moment, id=moment.replace(":", "-")) for moment in moments]
+
+
+@pytest.fixture(scope="module")
+def ground():
+    for program in ("haproxy", "nginx", "ss"):
+        need(program)
+    folder = Path(tempfile.mkdtemp(prefix="dl-"))
+    with kit.ground(folder, "127.0.51") as it:
+        yield it
+    shutil.rmtree(folder)
+
+
+def reached(moment: str, act: str, when: str) -> bool:
+    """Whether a journey that died at `moment` had come to `when` (before, after) `act`."""
+    order = list(MOMENTS)
+    died = moment.replace("during:", "before:")
+    return order.index(died) >= order.index(f"{when}:{act}")
+
+
+# ---------------------------------------------------------------- what must be so
+
+
+def check_status(ground: kit.Ground, moment: str, release: str, before: dict[str, kit.NodeIs]) -> None:
+    """What status tells of the node that was in flight is so, and every other node is as before."""
+    told = ground.status()
+    web1 = told.real["web1"]
+    act = moment.partition(":")[2]
+
+    # What is so: only what was done until the death, and the balancers know.
+    flagged = reached(moment, "flag", "after") and not reached(moment, "restore", "after")
+    assert (web1.flag is not None) == flagged
+    assert web1.words <= ({"NOLB"} if flagged else {"UP"}) or moment == "during:restart", web1
+    assert web1.current == (release if reached(moment, "switch", "after") else before["web1"].current)
+    check_others(told.real, before)
+
+    # What is told: the same, and that somebody has to go on.
+    for name, real in told.real.items():
+        assert told.nodes[name]["release"] == real.current
+        assert told.nodes[name]["flag"] == (real.flag and real.flag.rstrip("\n"))
+        shown = {place.partition(" ")[0]: at["status"] for place, at in told.nodes[name]["servers"].items()}
+        assert shown == {lb: row.rpartition(" ")[0] for lb, row in real.rows.items()}
+        row = told.row(name)
+        assert row[:2] == [name, real.current], told.text
+        assert row[3:5] == list(shown.values()), told.text
+        assert row[5:] == ([f for f in row[5:] if real.flag_owner and real.flag_owner in f] or []), told.text
+    assert told.lease is None
+    assert told.rollout["open"], told.rollout
+    assert told.rollout["outcome"] is None
+    rollout = told.rollout["id"]
+    assert web1.flag_owner in {None, rollout}
+    assert f"rollout {rollout} (deploy) is not finished: its controller died" in told.text
+    at = told.rollout["nodes"]["web1"]
+    said = told.said("web1")
+    if act == "stage":
+        assert at["way"] is None, at
+        assert "not begun" in said, told.text
+    elif act == "prune":
+        assert at["outcome"] == "done"
+        assert said == f"web1: in rotation, on {release}", told.text
+    else:
+        assert (at["way"], at["step"], at["outcome"]) == ("forward", act, None), at
+        assert f"in flight forward at step {act}" in said, told.text
+        assert ("flagged, so out of rotation" in said) == flagged, told.text
+    assert f"drainctl resume {rollout}" in told.text
+    assert f"drainctl abort {rollout}" in told.text
+
+
+def check_others(real: dict[str, kit.NodeIs], before: dict[str, kit.NodeIs]) -> None:
+    """web2 and web3 were never touched: the same release, never flagged, never restarted."""
+    for name in ("web2", "web3"):
+        assert (real[name].current, real[name].master) == (before[name].current, before[name].master)
+        assert real[name].flag is None
+        assert real[name].words == {"UP"}
+
+
+def check_on(ground: kit.Ground, release: dict[str, str] | str) -> dict[str, kit.NodeIs]:
+    """Every node that is named (or all) runs that release, has no flag, and is UP at every balancer."""
+    real = ground.real()
+    wanted = release if isinstance(release, dict) else dict.fromkeys(real, release)
+    for name, node in real.items():
+        assert node.flag is None, name
+        assert node.words == {"UP"}, name
+        assert (node.current, node.version) == (wanted[name], wanted[name]), name
+    ground.all_up()
+    return real
+
+
+def check_over(ground: kit.Ground, outcome: str) -> None:
+    """Nothing is left open."""
+    told = ground.status()
+    assert (told.rollout["open"], told.rollout["outcome"], told.lease) == (False, outcome, None)
+    assert "not finished" not in told.text
+
+
+def releases(real: dict[str, kit.NodeIs], **more: str) -> dict[str, str]:
+    return {name: node.current for name, node in real.items()} | more
+
+
+# ---------------------------------------------------------------- the acts
+
+
+def test_the_acts_of_a_journey_are_these(ground):
+    before = ground.real()
+    release, archive = ground.release()
+    ended = ground.dying(None, "deploy", archive, "--only", "web1")
+    assert ended.code == Exit.DONE, ended.told
+    assert ended.trace == tuple(f"{moment.replace(':', ' ')} web1" for moment in MOMENTS)
+    check_others(check_on(ground, releases(before, web1=release)), before)
+
+
+# ---------------------------------------------------------------- killed once
+
+
+@pytest.mark.parametrize("moment", named(RESUMED))
+def test_killed_and_resumed(ground, moment):
+    before = ground.real()
+    release, archive = ground.release()
+    ground.killed(moment, "deploy", archive, "--only", "web1")
+    check_status(ground, moment, release, before)
+    left = ground.real()["web1"].master
+
+    ended = ground.drainctl("resume")
+    assert ended.code == Exit.DONE, ended.told
+    real = check_on(ground, releases(before, web1=release))
+    check_others(real, before)
+    if reached(moment, "warm", "before"):
+        assert real["web1"].master == left, "a restart that was over was done again"
+    check_over(ground, "done")
+
+
+@pytest.mark.parametrize("moment", named(RESUMED))
+def test_killed_and_aborted(ground, moment):
+    before = ground.real()
+    release, archive = ground.release()
+    ground.killed(moment, "deploy", archive, "--only", "web1")
+    check_status(ground, moment, release, before)
+
+    ended = ground.drainctl("abort")
+    assert ended.code == Exit.DONE, ended.told
+    real = check_on(ground, releases(before))
+    check_others(real, before)
+    if not reached(moment, "switch", "before"):
+        assert real["web1"].master == before["web1"].master, "a node that was not changed was restarted"
+    check_over(ground, "put-back")
+
+
+# ---------------------------------------------------------------- killed twice
+
+
+@pytest.mark.parametrize("act", ["stage", *GOING_ON])
+def test_killed_again_in_the_resume(ground, act):
+    before = ground.real()
+    release, archive = ground.release()
+    ground.killed("before:stage" if act == "stage" else "before:restart", "deploy", archive, "--only", "web1")
+    ground.killed(f"before:{act}", "resume")
+    check_open(ground)
+
+    ended = ground.drainctl("resume")
+    assert ended.code == Exit.DONE, ended.told
+    check_others(check_on(ground, releases(before, web1=release)), before)
+
+
+@pytest.mark.parametrize("act", GOING_BACK)
+def test_killed_again_in_the_abort(ground, act):
+    before = ground.real()
+    _, archive = ground.release()
+    ground.killed("after:restart", "deploy", archive, "--only", "web1")
+    ground.killed(f"before:{act}", "abort")
+    check_open(ground)
+
+    # Once it was turned it goes back, whichever of the two is asked.
+    ended = ground.drainctl("resume" if act in {"switch", "restore"} else "abort")
+    assert ended.code == Exit.DONE, ended.told
+    check_others(check_on(ground, releases(before)), before)
+
+
+def check_open(ground: kit.Ground) -> None:
+    told = ground.status()
+    assert (told.rollout["open"], told.rollout["outcome"], told.lease) == (True, None, None)
+    web1 = told.real["web1"]
+    assert told.nodes["web1"]["flag"] == (web1.flag and web1.flag.rstrip("\n"))
+    assert ("flagged, so out of rotation" in told.said("web1")) == (web1.flag is not None), told.text
+
+
+# ---------------------------------------------------------------- the whole cluster
+
+
+@pytest.mark.parametrize("moment", named(("before:restart", "after:restore")))
+@pytest.mark.parametrize("node", ["web1", "web2"])
+def test_killed_on_the_way_through_the_cluster_and_resumed(ground, moment, node):
+    release, archive = ground.release()
+    ground.killed(moment, "deploy", archive, node=node)
+    ended = ground.drainctl("resume")
+    assert ended.code == Exit.DONE, ended.told
+    check_on(ground, release)
+    check_over(ground, "done")
+
+
+@pytest.mark.parametrize("moment", named(("before:flag", "after:switch")))
+def test_killed_at_the_second_node_and_aborted(ground, moment):
+    before = ground.real()
+    release, archive = ground.release()
+    ground.killed(moment, "deploy", archive, node="web2")
+    assert ground.real()["web1"].current == release
+    ended = ground.drainctl("abort")
+    assert ended.code == Exit.DONE, ended.told
+    real = check_on(ground, releases(before))
+    assert real["web3"].master == before["web3"].master, "a node that was never taken was restarted"
+    check_over(ground, "put-back")
+
+
+# ---------------------------------------------------------------- signals
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT"])
+@pytest.mark.parametrize(
+    ("moment", "goes_on"), [("before:out", False), ("before:restart", True)], ids=["undone", "finished"]
+)
+def test_one_signal_settles_the_node_in_flight(ground, name, moment, goes_on):
+    before = ground.real()
+    release, archive = ground.release()
+    ended = ground.dying(moment, "deploy", archive, send=name)
+    assert ended.code == Exit.INTERRUPTED, ended.told
+    assert "interrupted: settling the nodes in flight" in ended.err
+    settled = check_on(ground, releases(before, web1=release) if goes_on else releases(before))
+    check_others(settled, before)
+    told = ground.status()
+    assert (told.rollout["open"], told.rollout["outcome"], told.lease) == (True, "interrupted", None)
+
+    ended = ground.drainctl("resume")
+    assert ended.code == Exit.DONE, ended.told
+    check_on(ground, release)
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT"])
+@pytest.mark.parametrize("moment", named(("after:out", "before:restart")))
+def test_two_signals_stop_at_once_with_the_state_written(ground, name, moment):
+    before = ground.real()
+    release, archive = ground.release()
+    ended = ground.dying(moment, "deploy", archive, "--only", "web1", send=f"{name},{name}")
+    assert ended.code == Exit.INTERRUPTED, ended.told
+    assert "interrupted: stopping at once" in ended.err
+    told = ground.status()
+    assert (told.rollout["open"], told.rollout["outcome"], told.lease) == (True, "interrupted", None)
+    assert told.real["web1"].flag_owner == told.rollout["id"], "it was not to be given back"
+    assert "flagged, so out of rotation" in told.said("web1")
+
+    ended = ground.drainctl("resume")
+    assert ended.code == Exit.DONE, ended.told
+    check_others(check_on(ground, releases(before, web1=release)), before)
+
+
+# ---------------------------------------------------------------- all of it
+
+
+def test_no_request_failed_in_all_of_it(ground):
+    print(f"{ground.runs} runs of drainctl; {ground.counted()}")

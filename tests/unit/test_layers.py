@@ -1,0 +1,136 @@
+"""
+Imports follow the direction of flow, cli → controller → rollout → adapters, and the middle does no I/O.
+
+The table below is docs/design.md's: what stands in it is allowed, whatever is missing is a defect of the code
+or a decision that belongs into the table and the page.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import drainctl
+
+PACKAGE = Path(drainctl.__file__).parent
+
+NOUNS = {"model", "errors", "steps"}
+RECORD = {"journal.events", "journal.replay"}
+MIDDLE = {"rollout.rules", "rollout.plan", "rollout.choose", "rollout.places", "rollout.decide", "rollout.proof"}
+MIDDLE |= {"rollout.ending", "strategies"}
+ADAPTERS = {"http", "balancer", "node", "journal"}
+
+# Who may import whom, below `drainctl.`; the longest name that fits a module is the one that counts. A package
+# may always import itself. `rollout.survey` holds a noun (what was seen before the first act) and the look.
+MAY = {
+    "": set(),
+    "errors": set(),
+    "model": set(),
+    "steps": {"model"},
+    "threads": set(),
+    "middleware": set(),
+    "templates": set(),
+    "http": {"model", "errors"},
+    "journal": {"model", "errors"},
+    "node": {"model", "errors", "http"},
+    "balancer": {"model", "errors", "http", "node"},
+    "config": {"model", "errors", "rollout.rules"},
+    "report": {"journal.events", "journal.replay"},
+    "strategies": {*NOUNS, "rollout.rules"},
+    "rollout.rules": {"model"},
+    "rollout.places": {*NOUNS},
+    "rollout.decide": {*NOUNS},
+    "rollout.proof": {*NOUNS},
+    "rollout.ending": {*NOUNS, *RECORD},
+    "rollout.plan": {*NOUNS, *MIDDLE, "rollout.survey"},
+    "rollout.choose": {*NOUNS, *RECORD, *MIDDLE, "rollout.survey", "config.placeholders"},
+    "rollout": {*NOUNS, *RECORD, *MIDDLE, *ADAPTERS, "config.placeholders", "threads", "report.door"},
+    "wire": {*NOUNS, *ADAPTERS, "config.placeholders"},
+    "overview": {*NOUNS, "journal", "rollout", "wire"},
+    "controller": {*NOUNS, "journal", "rollout", "report.door", "wire", "overview"},
+    "cli": {*NOUNS, "", "journal", "rollout", "report", "config", "node.archive", "wire", "overview"},
+    "cli.lab": {"lab"},
+    "lab": {*NOUNS, "config", "controller", "node", "overview", "report", "rollout", "templates", "wire"},
+}
+MAY["cli"].add("controller")
+
+# Modules that judge and describe: no file, no clock, no network, no process.
+PURE = {"model", "errors", "steps", "journal.events", "journal.replay", "report.story", "report.markdown"}
+PURE |= MIDDLE
+QUIET = {"__future__", "collections", "dataclasses", "typing", "enum", "functools", "itertools", "json", "math", "re"}
+
+
+def fits(name, among):
+    """The longest of `among` that is `name` or a package that it is in; None where none is."""
+    found = [one for one in among if one == name or (one and name.startswith(one + "."))]
+    return max(found, key=len) if found else None
+
+
+def imports(source):
+    """Every module that the source imports, wherever the import stands; `from x import y` is x and x.y."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def modules():
+    for file in sorted(PACKAGE.rglob("*.py")):
+        parts = file.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if not name.startswith("lab.app"):  # the lab's app imports nothing of ours and is nobody's layer
+            yield name, file.read_text(encoding="utf-8")
+
+
+def upward(name, source):
+    """The imports of this source that its place in the table does not allow."""
+    unit = fits(name, MAY) or ""
+    for module in imports(source):
+        if not module.startswith("drainctl"):
+            continue
+        below = module.removeprefix("drainctl").removeprefix(".")
+        same = unit and unit.count(".") == 0 and fits(below, {unit})
+        allowed = fits(below, MAY[unit]) or ("" in MAY[unit] and below.startswith("__version__"))
+        if not (same or allowed):
+            yield module
+
+
+def loud(source):
+    """The imports of a pure module that could touch the world."""
+    return [module for module in imports(source) if module.split(".")[0] not in {*QUIET, "drainctl"}]
+
+
+SOURCES = dict(modules())
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_imports_follow_the_flow(name):
+    assert name == "" or fits(name, MAY), f"{name} has no place in the table"
+    assert sorted(upward(name, SOURCES[name])) == []
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_the_middle_does_no_io(name):
+    found = [(module, loud(source)) for module, source in SOURCES.items() if fits(module, {name})]
+    assert found, f"no module {name}"
+    assert [(module, bad) for module, bad in found if bad] == []
+
+
+def test_packages_import_nothing_by_themselves():
+    exempt = {"cli", "lab.app"}  # cli/__init__.py is the command line's root
+    for file in PACKAGE.rglob("__init__.py"):
+        name = ".".join(file.parent.relative_to(PACKAGE).parts)
+        if name not in exempt:
+            assert list(imports(file.read_text(encoding="utf-8"))) == [], file
+
+
+def test_an_import_against_the_flow_is_found():
+    assert list(upward("node.host", "from drainctl.rollout.roll import Roll")) == ["drainctl.rollout.roll.Roll"]
+    assert list(upward("strategies.http_check", "def f():\n    import drainctl.cli")) == ["drainctl.cli"]
+    assert list(upward("rollout.decide", "from drainctl.rollout.roll import Roll")) == ["drainctl.rollout.roll.Roll"]
+    assert list(upward("model", "from drainctl.errors import Exit")) == ["drainctl.errors.Exit"]
+    assert list(upward("rollout.roll", "from drainctl.rollout.walk import Walk")) == []
+    assert loud("import time\nfrom collections.abc import Mapping") == ["time"]
