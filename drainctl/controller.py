@@ -103,7 +103,7 @@ class Controller:
         plan = make_plan(self.cluster, wish, seen, find_places(self.cluster, seen.tables), self._ran_before)
         if wish.verb == "restore":
             return plan, seen, [] if wish.steal else self._not_ours(plan, seen)
-        return plan, seen, refusals(self.cluster, plan, seen)
+        return plan, seen, refusals(self.cluster, plan, seen, steal=wish.steal)
 
     def begin(self, wish: Wish, *, wait_s: float = 0.0) -> Result:
         """

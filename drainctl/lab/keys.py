@@ -24,7 +24,9 @@ PermitRootLogin prohibit-password
 UsePAM no
 # The lab may lie below a folder that others can write to, such as /tmp.
 StrictModes no
-# No profile, no message of the day, no user environment: a command and its output.
+# A home of its own, as on a machine of its own: the login files of whoever runs the lab are not read.
+SetEnv HOME={own}
+# No message of the day, no user environment: a command and its output.
 PrintMotd no
 PrintLastLog no
 Subsystem sftp internal-sftp

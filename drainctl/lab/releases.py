@@ -39,7 +39,14 @@ def make_release(folder: Path, release: str, **settings: Any) -> Path:
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """The files of a release that we made ourselves, so without a distrustful unpacker's checks."""
+    """
+    The files of a release that we made ourselves, so without a distrustful unpacker's checks; with the mark
+    that drainctl leaves, so that it may be deployed again.
+    """
+    from hashlib import sha256
+
+    mark = f"{target.name} {sha256(archive.read_bytes()).hexdigest()}\n"
+    (target / ".drainctl-release").write_text(mark)
     with tarfile.open(archive) as tar:
         for entry in tar:
             content = tar.extractfile(entry)

@@ -59,8 +59,8 @@ def parse_disk(out: str) -> Disk:
 
 def set_flag(path: str, text: str) -> str:
     """
-    Writes the flag atomically. Refuses with Says.HELD, printing the flag that is there, when its first line
-    is a JSON object whose "rollout" differs from that of `text`.
+    Writes the flag atomically. Refuses with Says.HELD, printing the flag that is there, unless its first
+    line is a JSON object whose "rollout" is that of `text`: an operator's `touch` is not ours to take.
     """
     return _line(_SET_FLAG, flag=path, text=text, rollout=holder(text) or "")
 
@@ -177,7 +177,7 @@ trap 'rm -f -- "$new"' EXIT
 printf '%s\\n' "$text" > "$new" || exit 1
 if ln -- "$new" "$flag" 2>/dev/null; then echo set; exit 0; fi
 {_OWNER}
-if [ -n "$owner" ] && [ "$owner" != "$rollout" ]; then head -c 4096 -- "$flag"; exit {Says.HELD}; fi
+if [ -e "$flag" ] && [ "$owner" != "$rollout" ]; then head -c 4096 -- "$flag"; exit {Says.HELD}; fi
 mv -fT -- "$new" "$flag" && echo set
 """
 

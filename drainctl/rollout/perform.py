@@ -64,6 +64,8 @@ class Performer:
         host = self._hosts[node.name]
         match act:
             case SetFlag():
+                if self._steal:
+                    host.clear_flag(self._rollout, steal=True)
                 host.set_flag(self._flag_text())
                 return "flag set"
             case ClearFlag():

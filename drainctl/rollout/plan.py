@@ -47,8 +47,8 @@ def waves(cluster: Cluster, names: Sequence[str]) -> tuple[tuple[str, ...], ...]
     return tuple(found)
 
 
-def refusals(cluster: Cluster, plan: Plan, survey: Survey) -> list[str]:
-    """Every reason not to begin, in words. Empty: the rollout may start."""
+def refusals(cluster: Cluster, plan: Plan, survey: Survey, *, steal: bool = False) -> list[str]:
+    """Every reason not to begin, in words. Empty: the rollout may start. steal: a flag is no reason."""
     found = [f"{name} cannot be read: {look.error}" for name, look in survey.tables.items() if look.error]
     found += [f"{name} cannot be reached: {why}" for name, why in survey.errors.items()]
     if found:
@@ -56,7 +56,7 @@ def refusals(cluster: Cluster, plan: Plan, survey: Survey) -> list[str]:
     for wave in plan.waves:
         for name in wave:
             seen = see_now(cluster, plan.places, name, survey, also_out=frozenset(wave) - {name})
-            found += _node_refusals(cluster, seen)
+            found += _node_refusals(cluster, seen, steal=steal)
     return found
 
 
@@ -73,7 +73,7 @@ def see_now(
     return Seen(node=cluster.node(name), places=places[name], looks=survey.tables, host=host, out_too=out)
 
 
-def _node_refusals(cluster: Cluster, seen: Seen) -> list[str]:
+def _node_refusals(cluster: Cluster, seen: Seen, *, steal: bool) -> list[str]:
     """Why this node must not be taken now."""
     name, found = seen.node.name, []
     rows = [(place, row) for place in seen.places if (row := seen.row(place))]
@@ -88,7 +88,8 @@ def _node_refusals(cluster: Cluster, seen: Seen) -> list[str]:
             found.append(f"{place} has not finished its first check yet")
     flag = seen.host.disk.flag if seen.host.disk else None
     if flag is not None:
-        found.append(f"{name} is flagged already: {flag.strip()[:200]}")
+        if not steal:
+            found.append(f"{name} is flagged already: {flag.strip()[:200] or 'the flag is empty'}")
     elif any(row.status.word is Word.UP for _, row in rows) and not _answers_200(seen.host):
         answer = seen.host.check
         found.append(f"{name}: {cluster.health.check} answers {answer}, expected 200 while it is in rotation")

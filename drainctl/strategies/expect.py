@@ -250,7 +250,10 @@ def unflagged(seen: Seen) -> Judgement:
 
 
 def quiet(seen: Seen) -> Judgement:
-    """No request in flight by the node's own count of its sockets."""
+    """Idle still, and no request in flight by the node's own count of its sockets."""
+    still = idle(seen)
+    if not isinstance(still, Holds):
+        return still
     if seen.host.active is None:
         return NotYet(f"the node's own count is not known: {seen.host.active_error}")
     if seen.host.active:

@@ -132,14 +132,17 @@ def _idle(cluster: Cluster) -> Step:
         limit_s = drain.limit_s + rules.LOOK_MARGIN_S
     if drain.then == "wait":
         limit_s = None
+    # The second look is `quiet`'s and the next act's own (its `requires`), which come at once; without
+    # `quiet` it is made here.
+    looks = 2 if cluster.health.active == "none" else 1
     return Step(
         name="idle",
         act=None,
-        seen_when="no request in flight or queued on any balancer or old worker, two looks in a row",
+        seen_when="no request in flight or queued on any balancer or old worker, seen twice",
         expects=expect.idle,
         looks=ROWS,
         limit_s=limit_s,
-        in_a_row=2,
+        in_a_row=looks,
         escalations=tuple(escalations),
         on_limit=_past_limit(cluster),
         expected_s=None,
@@ -150,9 +153,9 @@ def _quiet(cluster: Cluster) -> Step:
     return Step(
         name="quiet",
         act=None,
-        seen_when="no request in flight by the node's own count of its sockets",
+        seen_when="no request in flight by the node's own count of its sockets, nor on any balancer",
         expects=expect.quiet,
-        looks=frozenset({Look.ACTIVE}),
+        looks=frozenset({Look.ACTIVE, Look.ROWS}),
         limit_s=None if cluster.drain.then == "wait" else cluster.drain.limit_s,
         on_limit=_past_limit(cluster),
     )
