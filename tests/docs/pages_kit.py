@@ -43,7 +43,7 @@ def shell_lines(text: str) -> list[str]:
 
 
 def drainctl_commands(text: str) -> list[list[str]]:
-    """Every `drainctl …` of the text: in shell blocks and, in prose, between backticks. Without "drainctl"."""
+    """Every `drainctl …` of the text, in shell blocks and, in prose, between backticks; without that word."""
     prose = re.findall(r"`(drainctl [^`]+)`", FENCE.sub("", text))
     found = []
     for line in [*shell_lines(text), *prose]:
@@ -61,6 +61,8 @@ def wrong_with(words: list[str]) -> str | None:
     try:
         command, context, rest = cli, click.Context(cli, info_name="drainctl", **cli.context_settings), words
         while isinstance(command, click.Group):
+            if not rest:
+                return None
             rest = click.Command.parse_args(command, context, list(rest))  # the options before the verb
             if not rest:
                 return None

@@ -18,12 +18,19 @@ PACKAGE = Path(drainctl.__file__).parent
 
 NOUNS = {"model", "errors", "steps"}
 RECORD = {"journal.events", "journal.replay"}
-MIDDLE = {"rollout.rules", "rollout.plan", "rollout.choose", "rollout.places", "rollout.decide", "rollout.proof"}
+MIDDLE = {
+    "rollout.rules",
+    "rollout.plan",
+    "rollout.choose",
+    "rollout.places",
+    "rollout.decide",
+    "rollout.proof",
+}
 MIDDLE |= {"rollout.ending", "strategies"}
 ADAPTERS = {"http", "balancer", "node", "journal"}
 
-# Who may import whom, below `drainctl.`; the longest name that fits a module is the one that counts. A package
-# may always import itself. `rollout.survey` holds a noun (what was seen before the first act) and the look.
+# Who may import whom, below `drainctl.`; the longest name that fits a module counts. A package may always
+# import itself. `rollout.survey` holds a noun (what was seen before the first act) and the look.
 MAY = {
     "": set(),
     "errors": set(),
@@ -59,7 +66,18 @@ MAY["cli"].add("controller")
 # Modules that judge and describe: no file, no clock, no network, no process.
 PURE = {"model", "errors", "steps", "journal.events", "journal.replay", "report.story", "report.markdown"}
 PURE |= MIDDLE
-QUIET = {"__future__", "collections", "dataclasses", "typing", "enum", "functools", "itertools", "json", "math", "re"}
+QUIET = {
+    "__future__",
+    "collections",
+    "dataclasses",
+    "typing",
+    "enum",
+    "functools",
+    "itertools",
+    "json",
+    "math",
+    "re",
+}
 
 
 def fits(name, among):
@@ -128,9 +146,13 @@ def test_packages_import_nothing_by_themselves():
 
 
 def test_an_import_against_the_flow_is_found():
-    assert list(upward("node.host", "from drainctl.rollout.roll import Roll")) == ["drainctl.rollout.roll.Roll"]
+    assert list(upward("node.host", "from drainctl.rollout.roll import Roll")) == [
+        "drainctl.rollout.roll.Roll"
+    ]
     assert list(upward("strategies.http_check", "def f():\n    import drainctl.cli")) == ["drainctl.cli"]
-    assert list(upward("rollout.decide", "from drainctl.rollout.roll import Roll")) == ["drainctl.rollout.roll.Roll"]
+    assert list(upward("rollout.decide", "from drainctl.rollout.roll import Roll")) == [
+        "drainctl.rollout.roll.Roll"
+    ]
     assert list(upward("model", "from drainctl.errors import Exit")) == ["drainctl.errors.Exit"]
     assert list(upward("rollout.roll", "from drainctl.rollout.walk import Walk")) == []
     assert loud("import time\nfrom collections.abc import Mapping") == ["time"]

@@ -97,7 +97,9 @@ def test_finished_nodes_go_back_by_the_same_steps_when_a_later_one_fails():
     assert outcomes == {"web1": "put-back", "web2": "put-back", "web3": "put-back", "web4": None}
 
 
-@pytest.mark.parametrize(("then", "outcome"), [("fallback", "put-back"), ("halt", "halted"), ("force", "done")])
+@pytest.mark.parametrize(
+    ("then", "outcome"), [("fallback", "put-back"), ("halt", "halted"), ("force", "done")]
+)
 def test_a_drain_past_its_limit(then, outcome):
     fake = FakeCluster(cluster(drain=DrainPolicy(limit_s=5.0, then=then)))
     fake.nodes["web1"].busy_until = 1e9
@@ -135,7 +137,7 @@ def test_the_guard_waits_for_another_server_and_then_gives_up():
     assert fake.failed == before
 
 
-@pytest.mark.parametrize("moment", range(0, 80))
+@pytest.mark.parametrize("moment", range(80))
 @pytest.mark.parametrize("end", ["resume", "abort"])
 def test_a_crash_before_or_after_any_act_is_resumed_or_aborted(moment, end):
     fake = FakeCluster(cluster(nodes=3))

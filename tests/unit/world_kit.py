@@ -56,7 +56,7 @@ from drainctl.steps import (
 )
 
 
-class Crash(BaseException):  # noqa: N818 - it stands for kill -9, which is no error
+class Crash(BaseException):
     """The controller dies here."""
 
 
