@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from drainctl.errors import (
@@ -121,9 +121,10 @@ class Controller:
             plan, seen, found = self.plan(wish)
             if found:
                 raise PreflightError(_lines(found), hint="`drainctl status` shows every node")
-            self._wired.store.register(self.cluster.app, rollout)
             record = Recorder(self._wired.store, rollout, self._listeners)
             _announce(record, self.cluster, plan, wish, keeper.lease)
+            # Known only once it has a beginning: one without would be open for ever, and could not be read.
+            self._wired.store.register(self.cluster.app, rollout)
             return self._roll(rollout, plan, seen, record, keeper, steal=wish.steal or wish.verb == "restore")
 
     def resume(self, rollout: str | None = None, *, back: bool = False) -> Result:
@@ -169,7 +170,8 @@ class Controller:
         store = self._wired.store
         for rollout in store.rollouts(self.cluster.app, limit=20):
             state = state_of(store, rollout)
-            if state.ended == "done" and state.targets.get(name) == release:
+            # A rollback's "before" is what was rolled back from: a second rollback must not go there again.
+            if state.ended == "done" and state.verb != "rollback" and state.targets.get(name) == release:
                 before = state.previous.get(name)
                 if before != release:
                     return before
@@ -315,7 +317,7 @@ def _announce(record: Recorder, cluster: Cluster, plan: Plan, wish: Wish, lease:
         f"{what}: {len(plan.order)} nodes in {len(plan.waves)} waves",
         verb=plan.verb,
         cluster=cluster.app,
-        release=asdict(plan.release) if plan.release else None,
+        release=plan.release._asdict() if plan.release else None,
         line=wish.line,
         targets={name: job.target for name, job in plan.jobs.items()},
         previous=dict(plan.previous),

@@ -1,7 +1,8 @@
 """
 The nouns of drainctl: what drainctl.yml describes, and what is seen of the world.
 
-Everything here is a frozen value without I/O. Seconds end in `_s`; addresses are text as HAProxy or
+Everything here is a frozen value without I/O, most a NamedTuple: that costs a fifth of a dataclass to define
+and less to make, and every command loads this module. Seconds end in `_s`; addresses are text as HAProxy or
 drainctl.yml writes them. `Cluster` and what it holds come from `drainctl.config`; `BalancerLook` from
 `drainctl.balancer`; `NodeLook` from `drainctl.rollout.observe`. What is judged and done is in
 `drainctl.steps`, apart, because looking at a cluster does not need it.
@@ -13,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 # ---------------------------------------------------------------- what drainctl.yml describes
 
@@ -28,8 +29,7 @@ class Secret:
         return "***"
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(NamedTuple):
     """A count (`4`) or a share (`50%`) of something."""
 
     number: int
@@ -43,8 +43,7 @@ class Amount:
         return f"{self.number}%" if self.percent else str(self.number)
 
 
-@dataclass(frozen=True, slots=True)
-class Balancer:
+class Balancer(NamedTuple):
     """
     One HAProxy process and how it is reached.
 
@@ -75,8 +74,7 @@ class Node:
     vars: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
+class Connect(NamedTuple):
     """How nodes are reached: `via` ssh or local; paths are expanded; None means what ssh_config says."""
 
     via: Literal["ssh", "local"] = "ssh"
@@ -87,8 +85,7 @@ class Connect:
     timeout_s: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseLayout:
+class ReleaseLayout(NamedTuple):
     """Capistrano's layout below `root`: releases/<id>, shared/, current."""
 
     root: str
@@ -96,8 +93,7 @@ class ReleaseLayout:
     shared: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(NamedTuple):
     """The commands that change the app's process; `{placeholders}` are not filled in yet."""
 
     restart: str | None = None
@@ -129,8 +125,7 @@ class FlagHttp:
 Flag = FlagFile | FlagCommands | FlagHttp
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(NamedTuple):
     """
     How a node is asked how it does. URLs may hold placeholders.
 
@@ -147,8 +142,7 @@ class Health:
     timeout_s: float = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class WarmUp:
+class WarmUp(NamedTuple):
     """GET `path` `times` times; with `under_s`, until one answer took no longer (at most `times` asks)."""
 
     path: str
@@ -156,8 +150,7 @@ class WarmUp:
     under_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RolloutPolicy:
+class RolloutPolicy(NamedTuple):
     """How a rollout goes over the nodes, and when it stops."""
 
     at_once: Amount = Amount(1)
@@ -168,8 +161,7 @@ class RolloutPolicy:
     patience_s: float = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class DrainPolicy:
+class DrainPolicy(NamedTuple):
     """How long a drain may take and what happens then."""
 
     limit_s: float = 60.0
@@ -178,8 +170,7 @@ class DrainPolicy:
     move_after_s: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Checks:
+class Checks(NamedTuple):
     """HAProxy's check timings on these servers, as its configuration has them; defaults are HAProxy's."""
 
     inter_s: float = 2.0
@@ -191,8 +182,7 @@ class Checks:
     slowstart_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class WatchPolicy:
+class WatchPolicy(NamedTuple):
     """How long a restored node is watched and how many errors it may show (beyond its peers' rate)."""
 
     for_s: float = 10.0
@@ -249,8 +239,7 @@ class Word(Enum):
     NO_CHECK = "no check"
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """
     A server's status: `UP`, `UP 1/3`, `NOLB 2/3`, `MAINT (resolution)`, ….
 
@@ -280,8 +269,7 @@ class Status:
         return f"{self.word.value}{count}{f' ({self.note})' if self.note else ''}"
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(NamedTuple):
     """Cumulative counters of a `show stat` row since its process started. Names in brackets: columns."""
 
     sessions: int = 0  # stot
@@ -298,14 +286,18 @@ class Counters:
     server_aborts: int = 0  # srv_abrt
     failed_checks: int = 0  # chkfail
 
-    def __sub__(self, before: Counters) -> Counters:
-        """Field by field; a negative field means that the counters were reset in between."""
-        return Counters(*(getattr(self, name) - getattr(before, name) for name in self.__slots__))
+    def since(self, before: Counters) -> Counters:
+        """Field by field, what was counted since; a negative field means that the counters were reset."""
+        return Counters(*(now - was for now, was in zip(self, before, strict=True)))
+
+    def plus(self, other: Counters) -> Counters:
+        """Field by field, both together."""
+        return Counters(*(one + more for one, more in zip(self, other, strict=True)))
 
     @property
     def fell(self) -> bool:
         """True for a difference in which some counter fell: a new process, so a new baseline."""
-        return any(getattr(self, name) < 0 for name in self.__slots__)
+        return min(self) < 0
 
     @property
     def answered_well(self) -> int:
@@ -316,14 +308,16 @@ class Counters:
         return self.answered_5xx + self.connect_errors + self.response_errors
 
 
-@dataclass(frozen=True, slots=True)
-class ServerRow:
+class ServerRow(NamedTuple):
     """
     A server as one balancer process shows it (`show stat`, type 4).
 
     check: `check_status` without its leading `* ` ("L7OK", "INI", "" …). checking: that star was there, a
     check is running. check_code: HTTP code of the last *finished* check, None while unknown. address: the
     `addr` column, "" where the socket's level hides it. since_s: `lastchg`.
+
+    In whole tables only: slowest_s (`ttime_max`, the longest of the requests since the process started),
+    agent (`agent_status`, "" without an agent) and tracks (`tracked`, `backend/server`, "" for none).
     """
 
     backend: str
@@ -343,10 +337,12 @@ class ServerRow:
     address: str = ""
     cookie: str = ""
     since_s: int = 0
+    slowest_s: float = 0.0
+    agent: str = ""
+    tracks: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class BackendRow:
+class BackendRow(NamedTuple):
     """The BACKEND row of `show stat`: `active`/`backup` count the servers that can take traffic now."""
 
     backend: str
@@ -359,8 +355,7 @@ class BackendRow:
     iid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(NamedTuple):
     """Which HAProxy process answered (`show info`); `None` fields where only a stats page was read."""
 
     pid: int | None
@@ -370,8 +365,7 @@ class Process:
     stopping: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class OldWorker:
+class OldWorker(NamedTuple):
     """A worker that a reload left behind and that still runs (master CLI: `show proc`, `@!PID show stat`)."""
 
     pid: int
@@ -379,8 +373,7 @@ class OldWorker:
     rows: tuple[ServerRow, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class BalancerLook:
+class BalancerLook(NamedTuple):
     """
     What one balancer showed in one look.
 
@@ -403,8 +396,7 @@ class BalancerLook:
         return next((row for row in self.rows if (row.backend, row.server) == (backend, server)), None)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Place:
+class Place(NamedTuple):
     """Where a node stands at a balancer: a server in a backend."""
 
     balancer: str
@@ -418,8 +410,7 @@ class Place:
 # ---------------------------------------------------------------- what a node shows
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """One HTTP answer of a node: `status` and the first 4 kB of the body, or `error` when there was none."""
 
     status: int | None
@@ -431,8 +422,7 @@ class Answer:
         return str(self.status) if self.status is not None else (self.error or "no answer")
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
+class Disk(NamedTuple):
     """
     What a node's disk says. current: id of the release that `current` links to, None where there is none.
     releases: ids, newest last. flag: the flag file's text, None where there is no flag.
@@ -443,8 +433,7 @@ class Disk:
     flag: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NodeLook:
+class NodeLook(NamedTuple):
     """What a node itself showed; None where it was not asked. active: requests in flight on its sockets."""
 
     check: Answer | None = None
@@ -455,8 +444,7 @@ class NodeLook:
     active_error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(NamedTuple):
     """
     One release to be rolled. archive: path of a local tar file, or None where nodes pull `url` or where
     the release is already on the nodes. sha256 is of the archive, lower-case hex.

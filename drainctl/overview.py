@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from drainctl.errors import ConfigError
 from drainctl.journal.door import Lease, Store
 from drainctl.journal.replay import RolloutState, replay
-from drainctl.model import Cluster, Place
+from drainctl.model import Cluster, FlagCommands, Place
+from drainctl.node.shell import holder
 from drainctl.rollout.places import find_places
 from drainctl.rollout.survey import Survey, survey
 from drainctl.wire import Wired
@@ -45,8 +46,24 @@ def status(wired: Wired) -> Status:
     except ConfigError as error:
         places, notes = {node.name: () for node in cluster.nodes}, str(error).splitlines()
     latest = store.latest(cluster.app)
-    state = state_of(store, latest) if latest else None
+    state = as_seen(state_of(store, latest), cluster, seen) if latest else None
     return Status(cluster, seen, places, store.held(cluster.app), state, tuple(notes))
+
+
+def as_seen(state: RolloutState, cluster: Cluster, seen: Survey) -> RolloutState:
+    """
+    The state with each flag as the node itself shows it: the journal only knows what was intended.
+
+    Where the flag cannot be read (commands set it, or the node was not reached) the journal's word stays.
+    """
+    if isinstance(cluster.health.flag, FlagCommands):
+        return state
+    disks = {name: look.disk for name, look in seen.nodes.items() if look.disk and name in state.nodes}
+    nodes = {
+        name: replace(state.nodes[name], flagged=holder(disk.flag or "") == state.id)
+        for name, disk in disks.items()
+    }
+    return replace(state, nodes={**state.nodes, **nodes})
 
 
 def state_of(store: Store, rollout: str) -> RolloutState:

@@ -26,6 +26,7 @@ _COUNTERS = (
 )  # fmt: skip
 _NUMBERS = ("scur", "qcur", "iid", "weight", "act", "bck", "sid", "lastchg")
 _TEXTS = ("type", "status", "check_status", "check_code", "last_chk", "addr", "cookie")
+_MORE = ("ttime_max", "agent_status", "tracked")  # of whole tables only; versions before 2.0 lack the first
 _cached_status = lru_cache(maxsize=256)(Status.parse)
 
 
@@ -62,6 +63,7 @@ class _Columns:
         self.counters = itemgetter(*(where[name] for name in _COUNTERS))
         self.numbers = itemgetter(*(where[name] for name in _NUMBERS))
         self.texts = itemgetter(*(where[name] for name in _TEXTS))
+        self.more = tuple(where.get(name) for name in _MORE)
 
 
 _columns = lru_cache(maxsize=8)(_Columns)
@@ -86,7 +88,7 @@ def show_stat(text: str, wanted: Collection[Server] | None = None) -> Shown:
             raise UnexpectedReply(f"`show stat` line cut short: {len(fields)} of {columns.width} fields")
         kind = fields[columns.type]
         if kind == SERVER:
-            servers.append(_server(fields, columns))
+            servers.append(_server(fields, columns, whole=wanted is None))
         elif kind == BACKEND and wanted is None:
             backends.append(_backend(fields, columns))
         elif kind == FRONTEND and wanted is None:
@@ -106,12 +108,12 @@ def _lines(body: str, wanted: Collection[Server] | None) -> Iterator[list[str]]:
     return (line.split(",") for line in lines if tuple(line.split(",", 2)[:2]) in wanted)
 
 
-def _server(fields: list[str], columns: _Columns) -> ServerRow:
+def _server(fields: list[str], columns: _Columns, *, whole: bool) -> ServerRow:
     _, status, check, code, last_check, address, cookie = columns.texts(fields)
     where = f"{fields[0]}/{fields[1]}"
     scur, qcur, iid, weight, active, _, sid, since = _numbers(columns.numbers(fields), where)
     checking = check.startswith("* ")
-    return ServerRow(
+    row = ServerRow(
         backend=fields[0],
         server=fields[1],
         status=_status(status, where),
@@ -130,6 +132,16 @@ def _server(fields: list[str], columns: _Columns) -> ServerRow:
         cookie=cookie,
         since_s=since,
     )
+    return _with_more(row, fields, columns, where) if whole else row
+
+
+def _with_more(row: ServerRow, fields: list[str], columns: _Columns, where: str) -> ServerRow:
+    """The columns that only an overview needs; the looks of a rollout do without their cost."""
+    slowest, agent, tracks = ("" if at is None else fields[at] for at in columns.more)
+    if not (slowest or agent or tracks):
+        return row
+    (slowest_ms,) = _numbers((slowest,), where)
+    return row._replace(slowest_s=slowest_ms / 1000, agent=agent, tracks=tracks)
 
 
 def _backend(fields: list[str], columns: _Columns) -> BackendRow:

@@ -101,9 +101,9 @@ def _overridden(cluster: Cluster, over: Over) -> Cluster:
             raise ConfigError(
                 f"--at-once: found {over.at_once!r}, expected a count like 2 or a share like 25%"
             )
-        policy = replace(policy, at_once=Amount(int(found[1]), percent=bool(found[2])))
+        policy = policy._replace(at_once=Amount(int(found[1]), percent=bool(found[2])))
     if over.canary is not None:
-        policy = replace(policy, canary=over.canary)
+        policy = policy._replace(canary=over.canary)
     changed = replace(cluster, rollout=policy)
     if policy != cluster.rollout and (found_problems := problems(changed)):
         raise ConfigError("\n".join(f"{key}: {what}" for key, what in found_problems))

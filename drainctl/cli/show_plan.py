@@ -1,70 +1,218 @@
-"""A plan as text. Pure."""
+"""A plan as text, 80 columns wide; only commands and addresses may go beyond, so that they can be copied. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 
-from drainctl.config.placeholders import fill, values_of
-from drainctl.model import Cluster, Node
+from drainctl.model import Cluster, NodeLook, Place
+from drainctl.report.text import columns, seconds, size
+from drainctl.rollout.estimate import Estimate, StepTime
 from drainctl.rollout.plan import Plan, steps
+from drainctl.rollout.planfile import REASON, commands, exact, runs_already
 from drainctl.rollout.survey import Survey
-from drainctl.rollout.walk import describe
-from drainctl.steps import Job, RunOnNode, Step
+from drainctl.strategies import http_check
+
+WIDTH = 80
+MOST_LINES = 8  # of one kind, before they are folded
+SHORT_S = 0.05  # steps that take less are summed up
 
 
-def plan_text(cluster: Cluster, plan: Plan, seen: Survey, found: Sequence[str]) -> str:
-    """Waves, each node as HAProxy shows it now, its steps with exact commands, and what stands against it."""
+def plan_text(
+    cluster: Cluster, plan: Plan, seen: Survey, found: Sequence[str], expected: Estimate | None = None
+) -> str:
+    """What is there now, the waves, each step with its exact commands, the time, and what stands against it."""
     lines = []
     if plan.jobs:
-        release = f" {plan.release.id}" if plan.release else ""
-        lines.append(f"{plan.verb}{release} over {len(plan.order)} nodes in {len(plan.waves)} waves")
-        if plan.release and plan.release.to_stage:
-            lines.append(f"  first, on all nodes: stage {plan.release.id} ({plan.release.size / 1e6:.1f} MB)")
-        for number, wave in enumerate(plan.waves, 1):
-            lines.append(f"wave {number}: {', '.join(wave)}")
-            lines += [line for name in wave for line in _node(cluster, plan, seen, cluster.node(name))]
-        lines += ["", *_way(cluster, plan)]
+        lines += _head(cluster, plan, seen)
+        lines += ["", "now", *_now(cluster, plan, seen)]
+        lines += ["", _policy(cluster), *_waves(cluster, plan)]
+        lines += ["", *_way(cluster, plan, seen)]
+        lines += ["", *_time(expected)] if expected else []
     if found:
-        lines += ["", "refused, nothing would be touched:", *(f"  {why}" for why in dict.fromkeys(found))]
+        lines += ["", "refused, nothing would be touched:"] if lines else ["refused, nothing was touched:"]
+        lines += [line for why in dict.fromkeys(found) for line in _wrapped(why, "  ", "    ")]
     return "\n".join(lines)
 
 
-def _node(cluster: Cluster, plan: Plan, seen: Survey, node: Node) -> list[str]:
-    job = plan.jobs[node.name]
-    now = plan.previous[node.name] or "no release"
-    shown = []
-    for place in plan.places[node.name]:
-        row = seen.tables[place.balancer].row(place.backend, place.server)
-        if row:
-            shown.append(
-                f"{place.balancer} {place.backend}/{place.server} {row.status}, {row.scur} in flight"
-            )
-    change = f"{now} -> {job.target}" if job.target else now
-    del cluster
-    return [f"  {node.name}: http-check, {change}", *(f"    {line}" for line in shown)]
-
-
-def _way(cluster: Cluster, plan: Plan) -> list[str]:
-    """The steps of the first node; the others differ in their names and addresses only."""
-    name = plan.order[0]
-    node, job = cluster.node(name), plan.jobs[name]
-    known = [step.expected_s for step in steps(cluster, job) if step.expected_s]
-    lines = [f"each node (here {name}), step by step:"]
-    lines += [line for step in steps(cluster, job) for line in _step(cluster, node, job, step)]
-    lines.append(
-        f"known to take {sum(known):.1f} s a node (checks and watch), plus drain, restart and warm-up; "
-        f"{len(plan.waves)} waves"
+def _wrapped(text: str, first: str = "", rest: str = "") -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
     )
+
+
+def _head(cluster: Cluster, plan: Plan, seen: Survey) -> list[str]:
+    release = f" {plan.release.id}" if plan.release else ""
+    lines = [f"{plan.verb}{release} over {_count(plan.order, 'node')} in {_count(plan.waves, 'wave')}"]
+    if runs_already(cluster, plan, seen):
+        target = plan.jobs[plan.order[0]].target
+        lines.append(f"every node runs {target} already; a deploy would roll it once more")
     return lines
 
 
-def _step(cluster: Cluster, node: Node, job: Job, step: Step) -> list[str]:
-    limit = f"limit {step.limit_s:g} s" if step.limit_s is not None else "no limit"
+def _count(things: Sequence[object], what: str) -> str:
+    return f"{len(things)} {what}{'' if len(things) == 1 else 's'}"
+
+
+# ---------------------------------------------------------------- nodes, folded
+
+
+def folded(names: Sequence[str], order: Sequence[str]) -> str:
+    """
+    Names as a person reads them: neighbours in `order`, three or more, become `web1 … web9`.
+
+    So nothing is hidden: who knows the order knows every name.
+    """
+    at = {name: number for number, name in enumerate(order)}
+    runs: list[list[str]] = []
+    for name in names:
+        if runs and at[name] == at[runs[-1][-1]] + 1:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return ", ".join(f"{run[0]} … {run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs)
+
+
+def _grouped(facts: Mapping[str, tuple[str, ...]]) -> dict[tuple[str, ...], list[str]]:
+    """Nodes with equal facts together, in the order of their first."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for name, fact in facts.items():
+        found.setdefault(fact, []).append(name)
+    return found
+
+
+def _now(cluster: Cluster, plan: Plan, seen: Survey) -> list[str]:
+    """Each node, or nodes with equal facts: release, strategy, and its servers as HAProxy shows them."""
+    facts = {name: (_change(plan, name, seen), *_shown(plan.places[name], seen)) for name in plan.order}
     lines = []
-    if isinstance(step.act, RunOnNode):
-        lines.append(f"  {step.name:8} run `{fill(step.act.line, values_of(cluster, node, job.target))}`")
-    elif step.act:
-        lines.append(f"  {step.name:8} {describe(step.act)}")
-    lines.append(f"  {'' if lines else step.name:8} until {step.seen_when} ({limit})")
-    lines += [f"  {'':8} after {more.after_s:g} s: {more.why}" for more in step.escalations]
+    for (change, *shown), names in _grouped(facts).items():
+        many = f" ({len(names)} nodes)" if len(names) > 1 else ""
+        lines += _wrapped(f"{folded(names, cluster.names)}{many}: {change}", "  ", "    ")
+        lines += [line for text in shown for line in _wrapped(text, "    ", "      ")]
+        places = [place for name in names for place in plan.places[name]]
+        lines.append(f"    {_in_flight(places, seen)}")
     return lines
+
+
+def _change(plan: Plan, name: str, seen: Survey) -> str:
+    job, now = plan.jobs[name], plan.previous[name] or "no release"
+    change = f"{now} -> {job.target}" if job.target else now
+    answer = seen.nodes.get(name, NodeLook()).version
+    told = "" if answer is None or answer.body.strip() == plan.previous[name] else f", but answers {_said(answer)}"
+    return f"{change}{told}, by {http_check.NAME} ({REASON})"
+
+
+def _said(answer: object) -> str:
+    body = getattr(answer, "body", "").strip()
+    return repr(body[:40]) if getattr(answer, "status", None) == 200 else str(answer)
+
+
+def _shown(places: Iterable[Place], seen: Survey) -> list[str]:
+    """`UP on lb1 shop, lb2 shop`: equal states together."""
+    found: dict[str, list[str]] = {}
+    for place in places:
+        row = seen.tables[place.balancer].row(place.backend, place.server)
+        found.setdefault(str(row.status) if row else "no row", []).append(f"{place.balancer} {place.backend}")
+    return [f"{state} on {', '.join(dict.fromkeys(at))}" for state, at in found.items()]
+
+
+def _in_flight(places: Iterable[Place], seen: Survey) -> str:
+    rows = [seen.tables[place.balancer].row(place.backend, place.server) for place in places]
+    busy, queued = sum(row.scur for row in rows if row), sum(row.qcur for row in rows if row)
+    return f"{busy} requests in flight" + (f", {queued} queued" if queued else "")
+
+
+# ---------------------------------------------------------------- waves
+
+
+def _policy(cluster: Cluster) -> str:
+    policy = cluster.rollout
+    return f"waves (at_once = {policy.at_once}, canary = {policy.canary}, keep_up = {policy.keep_up})"
+
+
+def _waves(cluster: Cluster, plan: Plan) -> list[str]:
+    """A line per wave; many waves of one size in a row are one line."""
+    runs: list[list[int]] = []
+    for number, wave in enumerate(plan.waves):
+        if runs and len(plan.waves[runs[-1][0]]) == len(wave):
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    lines = []
+    for run in runs:
+        shown = [run] if len(run) > MOST_LINES else [[number] for number in run]
+        for part in shown:
+            names = [name for number in part for name in plan.waves[number]]
+            each = f", {_count(plan.waves[part[0]], 'node')} each" if len(part) > 1 else ""
+            title = f"wave {part[0] + 1}" if len(part) == 1 else f"waves {part[0] + 1} to {part[-1] + 1}"
+            lines += _wrapped(f"{title}: {folded(names, cluster.names)}{each}", "  ", "    ")
+    return lines
+
+
+# ---------------------------------------------------------------- steps
+
+
+def _way(cluster: Cluster, plan: Plan, seen: Survey) -> list[str]:
+    """The steps of the first node; where the others' commands differ, each of them."""
+    name = plan.order[0]
+    lines = []
+    if plan.release and plan.release.to_stage:
+        lines.append(f"first, on every node: stage {plan.release.id} ({size(plan.release.size)})")
+    lines.append(f"then each node, step by step (names as for {name}):")
+    differing = _differing(plan, {each: commands(cluster, plan, each) for each in plan.order})
+    for step in steps(cluster, plan.jobs[name]):
+        act = exact(cluster, plan, seen, name, step)
+        if act:
+            lines += [f"  {step.name:8} {act}"] if "`" in act else _wrapped(act, f"  {step.name:8} ", _MARGIN)
+            lines += [_MARGIN + line for line in differing.get(step.name, ())]
+        limit = f"limit {step.limit_s:g} s" if step.limit_s is not None else "no limit"
+        head = _MARGIN if act else f"  {step.name:8} "
+        lines += _wrapped(f"until {step.seen_when} ({limit})", head, _MARGIN + "  ")
+        for more in step.escalations:
+            lines += _wrapped(f"after {more.after_s:g} s: {more.why}", _MARGIN, _MARGIN + "  ")
+    return lines
+
+
+_MARGIN = " " * 11
+
+
+def _differing(plan: Plan, told: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+    """Of each step whose command is not the same on every node: the other nodes' commands."""
+    found = {}
+    for step in told[plan.order[0]]:
+        by_line: dict[str, list[str]] = {}
+        for name in plan.order:
+            by_line.setdefault(told[name][step], []).append(name)
+        lines = [f"on {folded(names, plan.order)}: `{line}`" for line, names in by_line.items()][1:]
+        if len(lines) > MOST_LINES:
+            left = len(lines) - MOST_LINES // 2
+            lines = [*lines[: MOST_LINES // 2], f"{left} more: `drainctl plan --output json` has every one"]
+        if lines:
+            found[step] = lines
+    return found
+
+
+# ---------------------------------------------------------------- time
+
+
+def _time(expected: Estimate) -> list[str]:
+    """The expected time, then each part of it and where that comes from."""
+    total = seconds(expected.total_s)
+    if expected.unknown:
+        unknown = ", ".join(expected.unknown)
+        begin = f"expected: {total} at least; not known yet: {unknown}"
+        lines = _wrapped(f"{begin} (no finished rollout tells)", rest="  ")
+    else:
+        lines = [f"expected: about {total}"]
+    stage = f"{_seconds(expected.stage)} to stage + " if expected.stage else ""
+    lines.append(f"  = {stage}{expected.waves} × {seconds(expected.wave_s)} a wave, of which")
+    short = [step for step in expected.steps if step.seconds is not None and step.seconds < SHORT_S]
+    long = [step for step in expected.steps if step not in short]
+    rows = [(_seconds(step), step.name, step.how) for step in long]
+    if short:
+        rows.append((seconds(sum(step.seconds or 0.0 for step in short)), "others", ", ".join(s.name for s in short)))
+    return lines + [f"    {line}" for line in columns(rows, right={0})]
+
+
+def _seconds(step: StepTime) -> str:
+    return "?" if step.seconds is None else seconds(step.seconds)

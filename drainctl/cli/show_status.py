@@ -96,6 +96,15 @@ def status_json(status: Status) -> str:
         },
         "rollout": None
         if state is None
-        else {"id": state.id, "verb": state.verb, "outcome": state.ended, "open": state.open},
+        else {
+            "id": state.id,
+            "verb": state.verb,
+            "outcome": state.ended,
+            "open": state.open,
+            "nodes": {
+                name: {"way": at.way, "step": at.step, "outcome": at.outcome, "flagged": at.flagged}
+                for name, at in state.nodes.items()
+            },
+        },
     }
     return json.dumps(told, indent=2)

@@ -61,7 +61,7 @@ def _naive_faults(half: Half) -> list[str]:
     found = _load_faults(half)
     if not found and not half.report.failed:
         found.append(
-            f"it shows 0 failures in {half.report.requests} requests, so this load cannot tell good from bad"
+            f"it shows 0 failures in {half.report.requests} requests, so it cannot tell good from bad"
         )
     return found
 

@@ -48,7 +48,7 @@ def show(lab: Lab, screen: Screen, *, rate: float = RATE, keep: bool = False) ->
         if code == Exit.DONE:
             go_on(lab, screen, kept=keep)
     except KeyboardInterrupt:
-        screen.mark("\ninterrupted: the lab is ended", good=False)
+        screen.mark("\ninterrupted: ending the lab", good=False)
         code = int(Exit.INTERRUPTED)
     except DrainctlError as error:
         screen.mark(f"\nerror: {error}", good=False)
@@ -62,8 +62,7 @@ def show(lab: Lab, screen: Screen, *, rate: float = RATE, keep: bool = False) ->
 
 
 def set_up(lab: Lab, screen: Screen, rate: float) -> None:
-    """Start the lab and say what there is. Raises: PreflightError, ConfigError."""
-    refuse_missing()
+    """Say what there is and start it. Raises: PreflightError, ConfigError."""
     screen.say("drainctl: roll a release over servers behind HAProxy without a failed request", style="bold")
     screen.say()
     for line in picture(lab, rate):
@@ -200,6 +199,7 @@ def demo(folder: Path | None, base: str, rate: float, keep: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, signal.default_int_handler)
+    refuse_missing()
     sys.exit(show(Lab(empty_folder(folder), base=base), Screen(), rate=rate, keep=keep))
 
 

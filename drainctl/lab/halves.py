@@ -53,12 +53,12 @@ def drained_half(lab: Lab, wired: Wired, screen: Screen, rate: float) -> Half:
     """v2 → v3, by drainctl. Raises: DrainctlError where it refuses to begin; KeyboardInterrupt."""
     archive = lab.folder / "releases" / f"{DRAINED}.tar.gz"
     screen.head(f"2/3 drainctl: {NAIVE} -> {DRAINED}, each node drained first and watched afterwards")
-    screen.say("    HAProxy stops sending to a node, what is in flight ends, only then it restarts.")
+    screen.say("    A node gets no new requests, ends those in flight, and only then restarts.")
     screen.say(f"    $ {program('drainctl')} -c {short(lab.config)} \\\n        deploy {short(archive)}")
     with _load(lab, DRAINED, rate) as seen:
         result = _deploy(wired, archive, screen)
-    if result.outcome == "interrupted":
-        raise KeyboardInterrupt
+        if result.outcome == "interrupted":
+            raise KeyboardInterrupt
     problem = None if result.outcome == "done" else f"the rollout ended {result.outcome}: {result.why}"
     nodes = len(lab.settings.node_names)
     return _told(screen, Half(DRAINED, seen[0], result.seconds, nodes, result.proof or {}, problem))

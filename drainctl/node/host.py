@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import BinaryIO, Protocol
@@ -63,7 +62,7 @@ class Host:
         seen = Disk()
         if root or path:
             seen = shell.parse_disk(self._must("look at the disk", shell.disk(root, path)).out)
-        return replace(seen, flag=self._flag_by_http(flag)) if isinstance(flag, FlagHttp) else seen
+        return seen._replace(flag=self._flag_by_http(flag)) if isinstance(flag, FlagHttp) else seen
 
     def set_flag(self, text: str) -> None:
         """Turn /http-check to 404. Raises: CommandFailed, naming the rollout whose flag is there already."""

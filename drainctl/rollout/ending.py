@@ -20,7 +20,7 @@ def where(node: NodeState, state: RolloutState) -> str:
             on = f"release {target} or {release}" if node.changed and target else f"release {release}"
             return f"OUT OF ROTATION by its flag, on {on} ({node.why})"
     if node.in_flight:
-        flag = "flagged, so out of rotation" if node.flagged else "not flagged yet"
+        flag = "flagged, so out of rotation" if node.flagged else "not flagged"
         return f"in flight {node.way} at step {node.step or 'none'}: {flag}"
     return f"not begun, on {release or 'its old release'}"
 

@@ -58,7 +58,7 @@ def _balancer(
         if was is None or now is None:
             why_not.append(f"shows no backend {backend} any more")
             continue
-        delta = now.counters - was.counters
+        delta = now.counters.since(was.counters)
         if delta.fell:
             why_not.append(f"counts backend {backend} anew")
             continue
@@ -68,7 +68,7 @@ def _balancer(
             if row.backend == backend
         )
         by_haproxy += max(0, delta.answered_5xx - by_servers)
-        total = Counters(*(getattr(total, field) + getattr(delta, field) for field in Counters.__slots__))
+        total = total.plus(delta)
     return _told(total, by_haproxy, reset=bool(why_not)), why_not
 
 

@@ -95,7 +95,7 @@ class Roll:
             case "pause":
                 return Outcome("paused", Exit.HALTED, "paused as asked; no node is in flight")
             case "abort":
-                return self._go_back("abort was asked", asked=True)
+                return self._go_back("abort was asked")  # by another drainctl: who began this did not get it
         return None
 
     # -------------------------------------------------------- forward

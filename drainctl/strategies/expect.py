@@ -127,7 +127,7 @@ def _proof_of_work(seen: Seen, place: Place, row: ServerRow, tail_s: float) -> s
     if passed and was is not None and was.check not in PASSED:
         return "its check passed"
     if was is not None:
-        delta = row.counters - was.counters
+        delta = row.counters.since(was.counters)
         if not delta.fell and delta.answered_well and not delta.errors:
             return "requests answered"
     return f"its check passed within {tail_s:.3g} s" if passed and seen.spent_s > tail_s else None
@@ -197,10 +197,10 @@ def watched(policy: WatchPolicy, peers: frozenset[str]) -> Expectation:
                 return row
             if row.status.word is not Word.UP:
                 return Never(f"{row.status} on {place.balancer} {seen.spent_s:.1f} s after it was back")
-            mine = _sum(mine, _since(seen, place.balancer, row))
+            mine = mine.plus(_since(seen, place.balancer, row))
             for peer in seen.looks[place.balancer].rows:
                 if peer.server in peers and peer.backend == place.backend and peer.server != row.server:
-                    theirs = _sum(theirs, _since(seen, place.balancer, peer))
+                    theirs = theirs.plus(_since(seen, place.balancer, peer))
         allowed = policy.errors + math.ceil(mine.sessions * theirs.errors / max(theirs.sessions, 1))
         told = f"{count(mine.errors, 'error')} in {count(mine.sessions, 'request')}"
         if mine.errors > allowed:
@@ -222,12 +222,8 @@ def _since(seen: Seen, balancer: str, row: ServerRow) -> Counters:
     """What `row` counted since the watch began; all of it where a new process counts from zero again."""
     look = seen.before.get("watch", {}).get(balancer)
     was = look.row(row.backend, row.server) if look else None
-    delta = row.counters - was.counters if was else Counters()
+    delta = row.counters.since(was.counters) if was else Counters()
     return row.counters if delta.fell else delta
-
-
-def _sum(one: Counters, other: Counters) -> Counters:
-    return Counters(*(getattr(one, name) + getattr(other, name) for name in Counters.__slots__))
 
 
 # ---------------------------------------------------------------- the node

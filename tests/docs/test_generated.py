@@ -40,7 +40,7 @@ def test_every_exit_code_is_documented_by_its_name():
 
 
 def test_the_tree_that_the_module_draws_is_the_tree():
-    drawn = dict(re.findall(r"(\w+) +(\d+)(?:  |$)", errors.__doc__, re.MULTILINE))
+    drawn = dict(re.findall(r"[├└]── (\w+) +(\d+)", errors.__doc__))
     assert {name: int(code) for name, code in drawn.items()} == {
         cls.__name__: int(cls.exit) for cls in tree() if cls is not errors.DrainctlError
     }

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from drainctl.cli import COMMANDS
 from tests.docs.pages_kit import FENCE, PAGES, ROOT, anchors, drainctl_commands, text_of, wrong_with
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -58,6 +59,12 @@ def test_a_command_that_does_not_exist_is_found():
 def test_the_readme_shows_commands():
     verbs = {words[0] for words in drainctl_commands(text_of(ROOT / "README.md")) if words}
     assert {"plan", "deploy", "resume", "abort", "restore", "status"} <= verbs
+
+
+def test_what_the_readme_says_is_not_there_is_not_there():
+    missing = text_of(ROOT / "README.md").partition("## What is not there yet")[2]
+    assert missing
+    assert sorted(set(re.findall(r"`(\w+)`", missing)) & set(COMMANDS)) == []
 
 
 @pages()

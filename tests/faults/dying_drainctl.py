@@ -17,9 +17,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from drainctl import cli
+from drainctl.journal.sqlite import SqliteStore
 from drainctl.rollout.perform import Performer
 from drainctl.rollout.world import Stop
 
@@ -35,7 +36,10 @@ STEPS = {
     "Nudge up": "up",
 }
 HANDLED_S = 10.0
-IN_THE_MIDDLE_S = 0.05  # after this long an act is taken to be in its middle: a restart takes several times that
+T = TypeVar("T")
+IN_THE_MIDDLE_S = (
+    0.05  # after this long an act is taken to be in its middle: a restart takes several times that
+)
 
 
 def step_of(act: object) -> str:
@@ -54,9 +58,9 @@ class Moments:
         self._send = send
         self._handled = threading.Semaphore(0)
 
-    def act(self, node: str, step: str, do: Callable[[], str]) -> str:
-        """`do`, between its two moments."""
-        if self._node not in {None, node}:
+    def act(self, node: str, step: str, do: Callable[[], T]) -> T:
+        """`do`, between its two moments. node: "-" for what is of no node."""
+        if node not in {self._node, "-"} and self._node is not None:
             return do()
         self._reached("before", step, node)
         if self._at == f"during:{step}":
@@ -83,8 +87,14 @@ class Moments:
 
 
 def wrap(moments: Moments) -> None:
-    """Every act, and the deletion of old releases at the end, which is not a step, goes by `moments`."""
-    act, prune, ask = Performer.__call__, Performer.prune, Stop.ask
+    """
+    Every act goes by `moments`; so do what makes a rollout known (begin) and the deletion of old releases at
+    its end (prune), which are no steps of a node.
+    """
+    act, prune, ask, register = Performer.__call__, Performer.prune, Stop.ask, SqliteStore.register
+
+    def beginning(self: SqliteStore, cluster: str, rollout: str) -> None:
+        moments.act("-", "begin", lambda: register(self, cluster, rollout))
 
     def acting(self: Performer, node: Any, what: Any) -> str:
         return moments.act(node.name, step_of(what), lambda: act(self, node, what))
@@ -96,7 +106,8 @@ def wrap(moments: Moments) -> None:
         ask(self)
         moments.handled()
 
-    Performer.__call__ = acting  # type: ignore[method-assign]
+    SqliteStore.register = beginning  # type: ignore[method-assign]
+    Performer.__call__ = acting  # type: ignore[method-assign,assignment]
     Performer.prune = pruning  # type: ignore[method-assign]
     Stop.ask = asking  # type: ignore[method-assign]
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 from drainctl.lab import ready
 from drainctl.lab.cluster import Lab
 from drainctl.lab.load import Load
+from drainctl.lab.report import Report
 
 DYING = Path(__file__).with_name("dying_drainctl.py")
 SLOW = float(os.environ.get("DRAINCTL_TEST_SLOW", "1"))
@@ -120,7 +122,9 @@ class Ground:
         """drainctl that was killed at this moment and no other."""
         ended = self.dying(at, *argv, node=node)
         assert ended.code == -signal.SIGKILL, f"{argv} was to die at {at}: {ended.told}"
-        assert ended.trace[-1] == f"{at.replace(':', ' ')} {node}", ended.trace
+        when, act, of = ended.trace[-1].split()
+        assert f"{when}:{act}" == at, ended.trace
+        assert of in {node, "-"}, ended.trace
         return ended
 
     def _run(self, program: list[str], argv: tuple[str, ...], cwd: Path | None) -> Ended:
@@ -135,6 +139,16 @@ class Ground:
             cwd=cwd,
         )
         return Ended(done.returncode, done.stdout, done.stderr)
+
+    def recover(self) -> None:
+        """After a test that failed: nothing open, no flag, every app running. Requests may fail in here."""
+        self.drainctl("abort")
+        for journal in self.lab.folder.glob("*.db*"):
+            journal.unlink()
+        for name in self.lab.settings.node_names:
+            subprocess.run([self.lab.ctl(name), "start"], check=True, capture_output=True)
+            self.lab.flag(name).unlink(missing_ok=True)
+        self.all_up()
 
     def note(self, what: str) -> None:
         """Remembered with its time, to tell which moment a failed request belongs to."""
@@ -171,11 +185,17 @@ class Ground:
         """
         for _ in range(5):
             before = self.real()
-            shown = json.loads(self._well("status", "--output", "json").out)
-            text = self._well("status").out
+            with ThreadPoolExecutor(2) as both:
+                as_json = both.submit(self.latest)
+                text = self._well("status").out
+            shown = as_json.result()
             if (real := self.real()) == before:
                 return Told(shown["nodes"], shown["rollout"], shown["lease"], text, real)
         raise AssertionError(f"the cluster changed five times while it was looked at: {before} … {real}")
+
+    def latest(self) -> dict[str, Any]:
+        """`drainctl status` as JSON."""
+        return dict(json.loads(self._well("status", "--output", "json").out))
 
     def _well(self, *argv: str) -> Ended:
         ended = self.drainctl(*argv)
@@ -188,15 +208,17 @@ class Ground:
 
         def seen() -> bool | str:
             names = lab.settings.node_names
-            wrong = [ready.all_up(lab.socket(lb), lab.settings.app, names) for lb in lab.settings.balancer_names]
+            wrong = [
+                ready.all_up(lab.socket(lb), lab.settings.app, names) for lb in lab.settings.balancer_names
+            ]
             return "; ".join(filter(None, wrong)) or True
 
         wait_for("every server UP at every balancer", seen)
 
     # -------------------------------------------------------- the load
 
-    def counted(self) -> str:
-        """Ends the load. Returns: what it saw, in one line. Raises: AssertionError when a request failed."""
+    def counted(self) -> Report:
+        """Ends the load. Returns: what it saw. Raises: AssertionError when a request failed."""
         report = self.load.stop(trust=False)
         failures = [
             f"{one['at_s']:.2f} s {one['kind']} {one['bin']} {one['why']}: {self._meanwhile(one['at_s'])}"
@@ -204,7 +226,7 @@ class Ground:
         ]
         told = f"{report.requests} requests, {report.failed} failed, {report.bins}"
         assert not failures, "\n".join([told, *failures])
-        return told
+        return report
 
     def _meanwhile(self, at_s: float) -> str:
         return next((what for began_s, what in reversed(self.log) if began_s <= at_s), "before the first run")

@@ -152,7 +152,7 @@ def test_counters_count_what_went_through(binary, folder, three):
         assert codes == [200, 200, 200, 200, 500, 500]
         look = door.look()
         for server, well, bad in (("s1", 2, 0), ("s2", 2, 0), ("s3", 0, 2)):
-            risen = look.row("app", server).counters - before[server]
+            risen = look.row("app", server).counters.since(before[server])
             assert (risen.answered_well, risen.errors, risen.fell) == (well, bad, False)
         (frontend,) = (row for row in look.frontends if row.backend == "web")
         assert frontend.counters.answered_5xx == 2

@@ -86,8 +86,8 @@ def served(lab: Lab) -> int:
 
 
 def deploy_other(lab: Lab, heard: Heard) -> float:
-    """One deploy of v1 or v2, whichever does not run, and all that must hold at its end; its seconds."""
-    release = "v2" if current(lab)["web1"] == "v1" else "v1"
+    """One deploy of v2 or v3, whichever does not run, and all that must hold at its end; its seconds."""
+    release = "v3" if current(lab)["web1"] == "v2" else "v2"
     result = roll(lab.config, "deploy", lab.folder / "releases" / f"{release}.tar.gz", heard)
     assert (result.outcome, int(result.exit)) == ("done", 0), result
     assert set(current(lab).values()) == {release}

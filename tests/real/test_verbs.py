@@ -8,6 +8,7 @@ import http.server
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import threading
@@ -99,9 +100,13 @@ def shop(lab, request):
 def back_to_v1(lab: Lab, name: str) -> None:
     root = lab.root(name)
     lab.flag(name).unlink(missing_ok=True)
+    first = root / "releases" / "v1"
     for release in (root / "releases").iterdir():
-        if release.name != "v1":
-            subprocess.run(["rm", "-rf", release], check=True)
+        if release != first:
+            shutil.rmtree(release)
+    if not first.exists():
+        first.mkdir()
+        unpack(lab.folder / "releases" / "v1.tar.gz", first)
     if (root / "current").readlink().name != "v1":
         (root / "new").symlink_to("releases/v1")
         (root / "new").rename(root / "current")

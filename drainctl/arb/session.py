@@ -1,0 +1,303 @@
+"""
+A requests session whose hosts are shards: `session.get("arb://users/query")`.
+
+The session is an ordinary `requests.Session` with one adapter mounted; everything else (params, json, auth, cookies,
+hooks, streaming, TLS settings) is requests' own. `arb://users/…` and `http://users/…` mean the same: the shard
+`users`, whichever of its machines answers.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import rewind_body
+from urllib3 import exceptions as u3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from drainctl.arb.board import Board, MemoryBoard, fault_mark
+from drainctl.arb.dial import DialFailed, dial, vanishing
+from drainctl.arb.errors import ArbError, MaybeSent, NotSent, told
+from drainctl.arb.file_board import FileBoard
+from drainctl.arb.in_flight import Attempt, InFlight
+from drainctl.arb.policy import Course, Fault, Policy, order
+from drainctl.arb.prober import Prober
+from drainctl.arb.requests_errors import fault_of, raised
+from drainctl.arb.shards import Machine, Shard, shards_of
+
+_here = threading.local()  # .attempt: what this thread is trying
+
+
+class ReplicaAdapter(HTTPAdapter):
+    """
+    Sends the requests for a shard to the machine that is up. Mount it where the shard's URLs begin.
+
+    Args:
+        shards: shard → its machines' URLs, in the order in which they are asked.
+        board: a `Board`, or the path of a file that all processes of this machine share; None: this process alone.
+        policy: limits and habits.
+        probe: whether a thread of this process probes machines that are down, while nobody else does. Without it
+            marks lapse after `policy.hold_s`, and a request finds out.
+        pool: connections that are kept per machine.
+    Raises: ValueError for shards that cannot be (see `shards_of`).
+    """
+
+    def __init__(
+        self,
+        shards: Mapping[str, Sequence[str]],
+        board: Board | str | os.PathLike[str] | None = None,
+        policy: Policy | None = None,
+        *,
+        probe: bool = True,
+        pool: int = 32,
+    ) -> None:
+        self.shards = shards_of(shards)
+        self.policy = policy or Policy()
+        self.board: Board = _board(board)
+        self._tls: dict[str, Any] = {"verify": True}
+        self._prober = Prober(self.shards, self.board, self.policy, tls=self._tls) if probe else None
+        self.in_flight = InFlight(self.board, self._prober.start if self._prober else lambda: None)
+        super().__init__(pool_connections=max(10, 4 * len(self.shards)), pool_maxsize=pool)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Pools whose connections keep our limits."""
+        super().init_poolmanager(*args, socket_options=vanishing(self.policy.dead_s), **kwargs)
+        keep_s = self.policy.keep_s
+        plain = type("Pool", (_KeepsBriefly, HTTPConnectionPool), {"ConnectionCls": _Plain, "keep_s": keep_s})
+        tls = type("TlsPool", (_KeepsBriefly, HTTPSConnectionPool), {"ConnectionCls": _Tls, "keep_s": keep_s})
+        self.poolmanager.pool_classes_by_scheme = {"http": plain, "https": tls}
+
+    def send(  # type: ignore[override]  # wider in what it takes
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: bool | str = True,
+        cert: Any = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> requests.Response:
+        """
+        One request to whichever machine answers.
+
+        Args:
+            timeout: bounds the silence while the answer is awaited, seconds, or (connect, read); a connect limit
+                longer than the policy's has no effect. None: the policy's.
+            proxies: none is used: a proxy would hide which machine failed.
+        Raises: NotSent or MaybeSent. With `stream`, what goes wrong after the head of the answer is requests' own.
+        """
+        del proxies
+        shard, path = self._addressed(request)
+        down = self.board.down()
+        ways = order(shard, {name: mark.by_hand for name, mark in down.items()} if down else {})
+        policy = self.policy
+        repeatable = policy.repeatable(request.method or "", request.url or "", request.headers)
+        course = Course(ways, repeatable)
+        self._tls.update(verify=verify, cert=cert)
+        limits = _limits(timeout, policy)
+        machine = course.machine
+        while machine is not None:
+            attempt = Attempt(machine.name, self.board, known_down=machine.name in down, movable=repeatable)
+            one = copy.copy(request)
+            one.url = machine.url + path
+            try:
+                response = self._sent(attempt, one, stream, limits, verify, cert)
+            except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+                cause: Exception = error
+            else:
+                response.url = request.url or ""
+                response.request = request
+                response.arb_machine = machine.name  # type: ignore[attr-defined]  # read by answered_by
+                return response
+            machine = self._next(course, machine, attempt, cause, request)
+        raise raised(shard.name, course) from cause
+
+    def _sent(
+        self,
+        attempt: Attempt,
+        request: requests.PreparedRequest,
+        stream: bool,
+        limits: tuple[float, float | None],
+        verify: bool | str,
+        cert: Any,
+    ) -> requests.Response:
+        in_flight = self.in_flight
+        _here.attempt = attempt
+        in_flight.begin(attempt)
+        try:
+            response = super().send(request, stream, limits, verify, cert)
+            if not stream:
+                try:
+                    _ = response.content  # read here, where the replica can still be asked
+                except BaseException:
+                    attempt.fault = None
+                    response.close()
+                    raise
+        except BaseException:
+            in_flight.drop(attempt)
+            raise
+        in_flight.end(attempt)
+        return response
+
+    def _next(
+        self,
+        course: Course,
+        machine: Machine,
+        attempt: Attempt,
+        error: Exception,
+        request: requests.PreparedRequest,
+    ) -> Machine | None:
+        """Judges a failed attempt, marks what is to be marked, and makes the request ready for the next machine."""
+        fault = fault_of(error, attempt)
+        took_s = time.monotonic() - attempt.began
+        if course.failed(fault, reused=attempt.reused, took_s=took_s):
+            self.board.mark(fault_mark(machine.name, f"{fault.words} ({took_s:.2f} s)", self.policy.hold_s))
+        self.in_flight.lost(course.tries[-1])
+        if not fault.sent:
+            return course.machine  # not a byte of the body was read
+        return course.machine if _rewound(request) else None
+
+    def _addressed(self, request: requests.PreparedRequest) -> tuple[Shard, str]:
+        """The shard that a URL names, and the rest of the URL as it stands."""
+        url = request.url or ""
+        rest = url.partition("://")[2]
+        end = min((at for at in map(rest.find, "/?") if at >= 0), default=len(rest))
+        name = rest[:end].rpartition("@")[2].partition(":")[0].lower()
+        shard = self.shards.get(name)
+        if shard is None:
+            raise requests.exceptions.InvalidURL(f"{url}: no shard {name!r}; there are {', '.join(self.shards)}")
+        path = rest[end:]
+        return shard, path if path.startswith("/") else f"/{path}"
+
+    def close(self) -> None:
+        """End the threads, close the connections."""
+        self.in_flight.close()
+        if self._prober is not None:
+            self._prober.stop()
+        super().close()
+
+
+class ReplicaSession(requests.Session):
+    """
+    A requests session that knows shards.
+
+    Takes what `ReplicaAdapter` takes. Other URLs go where they always went.
+
+        session = ReplicaSession({"users": ["http://10.0.0.11:8080", "http://10.0.0.12:8080"]})
+        answer = session.get("arb://users/query", params={"q": "name"})
+        answered_by(answer)  # '10.0.0.11:8080'
+
+    Raises, from its requests: `NotSent`, `MaybeSent`; both are requests.ConnectionError.
+    """
+
+    def __init__(
+        self,
+        shards: Mapping[str, Sequence[str]],
+        board: Board | str | os.PathLike[str] | None = None,
+        policy: Policy | None = None,
+        *,
+        probe: bool = True,
+        pool: int = 32,
+    ) -> None:
+        super().__init__()
+        self.arb = ReplicaAdapter(shards, board, policy, probe=probe, pool=pool)
+        self._schemes = {
+            name: "https" if shard.machines[0].tls else "http" for name, shard in self.arb.shards.items()
+        }
+        for name, scheme in self._schemes.items():
+            self.mount(f"{scheme}://{name}/", self.arb)
+
+    @property
+    def board(self) -> Board:
+        """Who is down, as this session knows it."""
+        return self.arb.board
+
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """`arb://` becomes http or https here, since requests adds parameters to no other scheme."""
+        url = request.url.decode() if isinstance(request.url, bytes) else str(request.url)
+        if url[:6].lower() == "arb://":
+            name = url[6:].partition("/")[0].partition("?")[0].lower()
+            if name not in self._schemes:
+                raise requests.exceptions.InvalidURL(f"{url}: no shard {name!r}; there are {', '.join(self._schemes)}")
+            request.url = f"{self._schemes[name]}://{name}/{url[6 + len(name) :].removeprefix('/')}"
+        return super().prepare_request(request)
+
+
+def answered_by(response: requests.Response) -> str:
+    """`host:port` of the machine that answered; "" for an answer that came by another adapter."""
+    return str(getattr(response, "arb_machine", ""))
+
+
+def _board(board: Board | str | os.PathLike[str] | None) -> Board:
+    if board is None:
+        return MemoryBoard()
+    return FileBoard(board) if isinstance(board, str | os.PathLike) else board
+
+
+def _limits(timeout: Any, policy: Policy) -> tuple[float, float | None]:
+    """(connect, read), seconds."""
+    if timeout is None:
+        return policy.connect_s, policy.read_s
+    connect_s, read_s = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+    return min(policy.connect_s, connect_s or policy.connect_s), read_s
+
+
+def _rewound(request: requests.PreparedRequest) -> bool:
+    """Whether the body can be sent once more; a file is put back to where it began, an iterator cannot be."""
+    if request.body is None or isinstance(request.body, bytes | str):
+        return True
+    try:
+        rewind_body(request)
+    except requests.exceptions.UnrewindableBodyError:
+        return False
+    return True
+
+
+class _KeepsBriefly:
+    """A pool that does not use a connection again which was idle for longer than keep_s."""
+
+    keep_s: float
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        connection = super()._get_conn(timeout)  # type: ignore[misc]  # mixed into urllib3's pools
+        if connection.sock is not None and time.monotonic() - connection.idle_since > self.keep_s:
+            connection.close()
+        return connection
+
+    def _put_conn(self, connection: Any) -> None:
+        if connection is not None:
+            connection.idle_since = time.monotonic()
+        super()._put_conn(connection)  # type: ignore[misc]
+
+
+class _Limited:
+    """A connection that connects within one limit in all, and tells the attempt how far it came."""
+
+    def _new_conn(self: Any) -> socket.socket:
+        attempt: Attempt = _here.attempt
+        attempt.reused = False
+        try:
+            return dial(
+                self._dns_host, self.port, self.timeout, options=self.socket_options, give_up=attempt.learned
+            )
+        except DialFailed as error:
+            attempt.fault = error.fault
+            if error.fault is Fault.CONNECT_LIMIT:
+                raise u3.ConnectTimeoutError(self, str(error)) from error
+            raise u3.NewConnectionError(self, str(error)) from error
+
+    def send(self: Any, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        attempt: Attempt = _here.attempt
+        if not attempt.sent:
+            attempt.sock = self.sock
+            attempt.sent = True
+        super().send(data)  # type: ignore[misc]  # mixed into urllib3's connections
