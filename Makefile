@@ -46,6 +46,7 @@ bench: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(RUN)/python -m drainctl.config.reference > docs/configuration.md
 	$(RUN)/python -m drainctl.cli.reference > docs/commands.md
+	$(RUN)/python -m drainctl.cli.man > docs/drainctl.1
 
 soak: $(VENV)/.dev
 	DRAINCTL_SOAK=1 $(RUN)/python -m pytest tests/soak tests/unit/test_roll.py --timeout 3600

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -105,9 +105,17 @@ class Controller:
             return plan, seen, [] if wish.steal else self._not_ours(plan, seen)
         return plan, seen, refusals(self.cluster, plan, seen, steal=wish.steal)
 
-    def begin(self, wish: Wish, *, wait_s: float = 0.0) -> Result:
+    def begin(
+        self,
+        wish: Wish,
+        *,
+        wait_s: float = 0.0,
+        accept: Callable[[Plan, Survey], object] = lambda _plan, _seen: None,
+    ) -> Result:
         """
         Plan and do a rollout.
+
+        accept: told the plan before the first event, under the lease; what it raises ends the rollout.
 
         Raises:
             LeaseHeld: another rollout holds the lease after wait_s seconds.
@@ -119,6 +127,7 @@ class Controller:
             if wish.verb not in {"drain", "restore"}:
                 self._refuse_if_open()
             plan, seen, found = self.plan(wish)
+            accept(plan, seen)
             if found:
                 raise PreflightError(_lines(found), hint="`drainctl status` shows every node")
             record = Recorder(self._wired.store, rollout, self._listeners)
@@ -262,7 +271,7 @@ class Controller:
         seconds = time.monotonic() - began
         shown = proof(seen.tables, self._wired.fleet.overview(), plan.places, seconds)
         record("proof", _proof_text(shown), **shown)
-        lines = ending.lines(replace(state_of(self._wired.store, rollout), ended=outcome.outcome))
+        lines = ending.lines(state_of(self._wired.store, rollout)._replace(ended=outcome.outcome))
         record(
             "rollout.ended",
             f"{outcome.outcome}: {outcome.why}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from drainctl.errors import ConfigError
 from drainctl.journal.door import Lease, Store
@@ -12,6 +12,7 @@ from drainctl.model import Cluster, FlagCommands, Place
 from drainctl.node.shell import holder
 from drainctl.rollout.places import find_places
 from drainctl.rollout.survey import Survey, survey
+from drainctl.threads import in_parallel
 from drainctl.wire import Wired
 
 
@@ -37,17 +38,29 @@ def look_around(wired: Wired) -> Survey:
 
 
 def status(wired: Wired) -> Status:
-    """Everything that `drainctl status` shows."""
-    cluster, store = wired.cluster, wired.store
-    seen = look_around(wired)
+    """Everything that `drainctl status` shows; the journal is read while balancers and nodes answer."""
+    cluster, seen = wired.cluster, Survey({})
+    lease: Lease | None = None
+    state: RolloutState | None = None
+
+    def look() -> None:
+        nonlocal seen
+        seen = look_around(wired)
+
+    def remember() -> None:
+        nonlocal lease, state
+        lease = wired.store.held(cluster.app)
+        latest = wired.store.latest(cluster.app)
+        state = state_of(wired.store, latest) if latest else None
+
+    in_parallel([look, remember])
     notes: list[str] = []
     try:
         places = find_places(cluster, seen.tables)
     except ConfigError as error:
         places, notes = {node.name: () for node in cluster.nodes}, str(error).splitlines()
-    latest = store.latest(cluster.app)
-    state = as_seen(state_of(store, latest), cluster, seen) if latest else None
-    return Status(cluster, seen, places, store.held(cluster.app), state, tuple(notes))
+    shown = as_seen(state, cluster, seen) if state else None
+    return Status(cluster, seen, places, lease, shown, tuple(notes))
 
 
 def as_seen(state: RolloutState, cluster: Cluster, seen: Survey) -> RolloutState:
@@ -60,10 +73,10 @@ def as_seen(state: RolloutState, cluster: Cluster, seen: Survey) -> RolloutState
         return state
     disks = {name: look.disk for name, look in seen.nodes.items() if look.disk and name in state.nodes}
     nodes = {
-        name: replace(state.nodes[name], flagged=holder(disk.flag or "") == state.id)
+        name: state.nodes[name]._replace(flagged=holder(disk.flag or "") == state.id)
         for name, disk in disks.items()
     }
-    return replace(state, nodes={**state.nodes, **nodes})
+    return state._replace(nodes={**state.nodes, **nodes})
 
 
 def state_of(store: Store, rollout: str) -> RolloutState:

@@ -68,7 +68,7 @@ class Board(Protocol):
             watch: a prober of all machines. While there is one, those that probe only what is down have leave.
         """
 
-    def rest(self) -> None:
+    def rest(self, *, watch: bool) -> None:
         """Stop being the one that probes."""
 
 
@@ -112,7 +112,7 @@ class MemoryBoard:
     def __init__(self) -> None:
         self._marks: Marks = NOBODY
         self._lock = threading.Lock()
-        self._prober = 0
+        self._watched = False
 
     def down(self) -> Marks:
         """Who is down now."""
@@ -130,15 +130,12 @@ class MemoryBoard:
 
     def probing(self, *, watch: bool) -> bool:
         """Whether this thread is the one that probes."""
-        del watch
         with self._lock:
-            if self._prober in (0, threading.get_ident()):
-                self._prober = threading.get_ident()
-                return True
-            return False
+            if watch:
+                self._watched = True
+            return watch or not self._watched
 
-    def rest(self) -> None:
+    def rest(self, *, watch: bool) -> None:
         """Stop being the one that probes."""
         with self._lock:
-            if self._prober == threading.get_ident():
-                self._prober = 0
+            self._watched = self._watched and not watch

@@ -92,23 +92,24 @@ class FileBoard:
         self._change(lambda marks: lifted(marks, machine, by_hand=by_hand))
 
     def probing(self, *, watch: bool) -> bool:
-        """Whether this board object is the one of the machine that probes."""
+        """Whether this board object is the one of the machine that probes; two locks, so that a watcher need not wait."""
+        watching, probing = self._locks["watch"], self._locks["probe"]
         if watch:
-            return self._locks["watch"].take()
-        if not self._locks["watch"].take():
-            self._locks["probe"].leave()
+            return watching.take()
+        if watching.held or not watching.take():
+            probing.leave()
             return False
-        self._locks["watch"].leave()
-        return self._locks["probe"].take()
+        watching.leave()
+        return probing.take()
 
-    def rest(self) -> None:
+    def rest(self, *, watch: bool) -> None:
         """Stop being the one that probes."""
-        for lock in self._locks.values():
-            lock.leave()
+        self._locks["watch" if watch else "probe"].leave()
 
     def close(self) -> None:
         """Close the file. A later call opens it again."""
-        self.rest()
+        for lock in self._locks.values():
+            lock.leave()
         with self._lock:
             fd, self._fd = self._fd, -1
             self._look_at = 0.0
@@ -189,6 +190,10 @@ class _FileLock:
         self._lock = threading.Lock()
         ours = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _forget(ours()))
+
+    @property
+    def held(self) -> bool:
+        return self._fd >= 0
 
     def take(self) -> bool:
         with self._lock:

@@ -26,7 +26,20 @@ LOOK_S = 0.25
 class Attempt:
     """One try of one request at one machine, as its connection and the thread that looks after it see it."""
 
-    __slots__ = ("began", "board", "fault", "hung", "known_down", "machine", "movable", "reused", "sent", "sock")
+    __slots__ = (
+        "answered",
+        "began",
+        "board",
+        "fault",
+        "hung",
+        "known_down",
+        "machine",
+        "movable",
+        "read_s",
+        "reused",
+        "sent",
+        "sock",
+    )
 
     def __init__(self, machine: str, board: Board, *, known_down: bool, movable: bool) -> None:
         self.machine = machine
@@ -36,7 +49,9 @@ class Attempt:
         self.began = time.monotonic()
         self.reused = True
         self.sent = False
+        self.answered = False
         self.hung = False
+        self.read_s: float | None = None
         self.fault: Fault | None = None
         self.sock: socket.socket | None = None
 

@@ -20,6 +20,7 @@ next. The session over requests, the client over httpx and the prober all ask he
     HUNG           maybe         it is       if repeatable: the replica
     SILENT         maybe         no          nobody: the read limit is the caller's word on how long to wait, and a
                                              slow query is no sign of a dead machine
+    UNWELL         yes           no          (probes only: an answer of 500 or above)
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Fault(Enum):
     CUT = ("ended its answer too early", True, False)
     HUNG = ("was marked down while we waited for its answer", True, False)
     SILENT = ("did not answer within the read limit", True, False)
+    UNWELL = ("answers with an error", True, False)
 
     def __init__(self, words: str, sent: bool, marks: bool) -> None:
         self.words = words
@@ -118,6 +120,7 @@ class Policy:
         rise: good probes in a row that bring a machine back.
         fall: silent probes in a row that mark a machine down; one is enough where it does not even connect.
         repeatable: (method, url, headers) → whether that request may be sent twice.
+        move: whether a repeatable request that waits for a machine which is then found dead is taken to the replica.
     """
 
     connect_s: float = 1.0
@@ -131,6 +134,7 @@ class Policy:
     rise: int = 2
     fall: int = 2
     repeatable: Callable[[str, str, Mapping[str, str]], bool] = by_method
+    move: bool = True
 
 
 def judge(fault: Fault, *, reused: bool, repeatable: bool) -> Verdict:
@@ -143,7 +147,7 @@ def judge(fault: Fault, *, reused: bool, repeatable: bool) -> Verdict:
     """
     if not fault.sent:
         return Verdict(fault.marks, Again.NEXT)
-    if not repeatable or fault is Fault.SILENT:
+    if not repeatable or fault in (Fault.SILENT, Fault.UNWELL):
         return Verdict(fault.marks, Again.NOBODY)
     if fault is Fault.CLOSED and reused:
         return Verdict(fault.marks, Again.SAME)

@@ -15,6 +15,10 @@ from drainctl.errors import DrainctlError, Exit
 
 # name: (module, section, short help). Shown in this order.
 COMMANDS = {
+    "explain": ("explain", "set up", "What a key of drainctl.yml is for, its default, an example"),
+    "schema": ("explain", "set up", "The JSON Schema of drainctl.yml, for editors"),
+    "completion": ("completion", "set up", "The script that completes commands and nodes in a shell"),
+    "man": ("man", "set up", "The manual page, for man -l"),
     "plan": ("rollouts", "deploy", "What deploy would do, node by node; touches nothing"),
     "deploy": ("rollouts", "deploy", "Roll a release over the cluster"),
     "restart": ("rollouts", "deploy", "Roll a restart over the cluster"),
@@ -28,7 +32,6 @@ COMMANDS = {
     "restore": ("nodes", "nodes", "Put nodes back into rotation"),
     "history": ("look_back", "look back", "The rollouts of this cluster"),
     "show": ("look_back", "look back", "One rollout: every node, every step, its time"),
-    "schema": ("look_back", "look back", "The JSON Schema of drainctl.yml, for editors"),
     "lab": ("lab", "lab", "A real cluster on loopback, to try things on"),
 }
 
@@ -54,6 +57,15 @@ class Commands(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def shell_complete(
+        self, ctx: click.Context, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        found = [name for name in COMMANDS if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [CompletionItem(name, help=COMMANDS[name][2]) for name in found] + options
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
         sections = dict.fromkeys(section for _, section, _ in COMMANDS.values())
@@ -65,13 +77,17 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-c", "--config", metavar="FILE", help="The cluster's file [default: drainctl.yml].")
+@click.option(
+    "-c", "--config", type=click.Path(), metavar="FILE", help="The cluster's file [default: drainctl.yml]."
+)
 @click.option(
     "--output",
     type=click.Choice(["text", "plain", "json", "github", "gitlab"]),
     help="How to tell what happens [default: text on a terminal, else plain].",
 )
-@click.option("--junit", metavar="FILE", help="Write a JUnit report: suite = node, case = step.")
+@click.option(
+    "--junit", type=click.Path(), metavar="FILE", help="Write a JUnit report: suite = node, case = step."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Tell every act, not only what was seen.")
 @click.option("--yes", is_flag=True, help="Ask nothing.")
 @click.version_option(__version__, prog_name="drainctl")

@@ -52,9 +52,9 @@ class Over:
 def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Global options after the verb as well; the command gets `options: Options`."""
 
-    @click.option("-c", "--config", metavar="FILE", hidden=True)
+    @click.option("-c", "--config", type=click.Path(), metavar="FILE", hidden=True)
     @click.option("--output", type=click.Choice(OUTPUTS), hidden=True)
-    @click.option("--junit", metavar="FILE", hidden=True)
+    @click.option("--junit", type=click.Path(), metavar="FILE", hidden=True)
     @click.option("-v", "--verbose", is_flag=True, hidden=True)
     @click.option("--yes", is_flag=True, hidden=True)
     @click.pass_context

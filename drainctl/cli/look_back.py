@@ -1,4 +1,4 @@
-"""history, show, schema."""
+"""history, show."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import click
 
 from drainctl.cli.common import Options, global_options, wired
+from drainctl.cli.completion import rollout_ids
 from drainctl.errors import ConfigError
 
 
@@ -19,6 +20,7 @@ def history(options: Options, limit: int) -> None:
 
     \b
     drainctl history
+    drainctl history --limit 100
     """
     from drainctl.report.history import head, history_table
 
@@ -29,7 +31,7 @@ def history(options: Options, limit: int) -> None:
 
 
 @click.command()
-@click.argument("rollout", required=False)
+@click.argument("rollout", required=False, shell_complete=rollout_ids)
 @global_options
 def show(options: Options, rollout: str | None) -> None:
     """
@@ -38,6 +40,7 @@ def show(options: Options, rollout: str | None) -> None:
     \b
     drainctl show
     drainctl show 20261124-101502-9c3f
+    drainctl show --output json
     """
     from drainctl.report.history import show_rollout
 
@@ -55,18 +58,3 @@ def show(options: Options, rollout: str | None) -> None:
                 click.echo(json.dumps(as_json(event)))
         else:
             click.echo(show_rollout(events))
-
-
-@click.command()
-@global_options
-def schema(options: Options) -> None:
-    """
-    Print the JSON Schema of drainctl.yml.
-
-    \b
-    drainctl schema > drainctl.schema.json
-    """
-    from drainctl.config.json_schema import schema as make
-
-    del options
-    click.echo(json.dumps(make(), indent=2))

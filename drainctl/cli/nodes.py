@@ -7,6 +7,7 @@ import time
 import click
 
 from drainctl.cli.common import Options, global_options, names, rollout, wired
+from drainctl.cli.completion import node_names
 
 
 @click.command()
@@ -34,7 +35,7 @@ def status(options: Options, watch: bool) -> None:
 
 
 @click.command()
-@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...", shell_complete=node_names)
 @global_options
 def drain(options: Options, nodes: tuple[str, ...]) -> None:
     """
@@ -42,6 +43,8 @@ def drain(options: Options, nodes: tuple[str, ...]) -> None:
 
     \b
     drainctl drain web2
+    drainctl drain web2 web3
+    drainctl restore web2 web3
     """
     from drainctl.rollout.choose import Wish
 
@@ -49,7 +52,7 @@ def drain(options: Options, nodes: tuple[str, ...]) -> None:
 
 
 @click.command()
-@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...", shell_complete=node_names)
 @click.option("--steal", is_flag=True, help="Also where an unfinished rollout or somebody else set the flag.")
 @global_options
 def restore(options: Options, nodes: tuple[str, ...], steal: bool) -> None:
@@ -58,6 +61,7 @@ def restore(options: Options, nodes: tuple[str, ...], steal: bool) -> None:
 
     \b
     drainctl restore web2
+    drainctl restore web2 --steal
     """
     from drainctl.rollout.choose import Wish
 

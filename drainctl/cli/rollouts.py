@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,10 +16,16 @@ from typing import Any
 import click
 
 from drainctl.cli.common import Options, Over, events_of, global_options, names, rollout, wired
+from drainctl.cli.completion import node_names, rollout_ids
 from drainctl.controller import Controller, Result
-from drainctl.errors import ConfigError, Exit
+from drainctl.errors import ConfigError, Exit, PreflightError
 from drainctl.model import Cluster, Release
 from drainctl.rollout.choose import Wish
+from drainctl.rollout.plan import Plan
+from drainctl.rollout.planfile import Asked, Document, asked_in, differences, document, runs_already
+from drainctl.rollout.survey import Survey
+
+SOMETHING_TO_DO = 10  # of `plan --detailed-exitcode`; 2 stays for a wrong configuration
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +41,7 @@ class Source:
 def release_source(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that name a release; the command gets `source: Source`."""
 
-    @click.argument("source", required=False)
+    @click.argument("source", type=click.Path(), required=False)
     @click.option("--id", "release_id", metavar="ID", help="The release's id [default: the file's name].")
     @click.option("--sha256", metavar="HEX", help="Expected sum of the archive; needed for a URL.")
     @click.option(
@@ -55,7 +62,13 @@ def release_source(command: Callable[..., Any]) -> Callable[..., Any]:
 def over_nodes(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of every verb that goes over the nodes; the command gets `over: Over`."""
 
-    @click.option("--only", multiple=True, metavar="NODE", help="Only these nodes (repeat, or a,b).")
+    @click.option(
+        "--only",
+        multiple=True,
+        metavar="NODE",
+        shell_complete=node_names,
+        help="Only these nodes (repeat, or a,b).",
+    )
     @click.option("--at-once", metavar="N|N%", help="Overrides rollout.at_once.")
     @click.option("--canary", type=click.IntRange(min=0), metavar="N", help="Overrides rollout.canary.")
     @functools.wraps(command)
@@ -103,48 +116,148 @@ def prepared(cluster: Cluster, source: Source) -> Iterator[Release | None]:
 @click.command()
 @release_source
 @over_nodes
+@click.option(
+    "--out",
+    type=click.Path(),
+    metavar="FILE",
+    help="Write the plan there: `deploy --plan FILE` does that or nothing.",
+)
+@click.option(
+    "--detailed-exitcode", "detailed", is_flag=True, help="End with 10 when there is something to do."
+)
 @global_options
-def plan(options: Options, source: Source, over: Over) -> None:
+def plan(options: Options, source: Source, over: Over, out: str | None, detailed: bool) -> None:
     """
-    What deploy would do: waves, steps, exact commands, and what stands against it. Touches nothing.
+    What deploy would do: waves, steps, exact commands, how long, and what stands against it. Touches nothing.
 
-    Ends with 5 when a deploy would be refused now.
+    Ends with 5 when a deploy would be refused now; then no FILE is written. With --detailed-exitcode, 0
+    means that every node runs the release already and answers with it, 10 that some do not.
 
     \b
     drainctl plan shop-1.4.2.tar.gz
+    drainctl plan shop-1.4.2.tar.gz --out plan.json
+    drainctl deploy --plan plan.json
     """
+    from drainctl.cli import plan_edges
     from drainctl.cli.show_plan import plan_text
+    from drainctl.rollout.estimate import estimate
 
     with wired(options, over) as adapters, prepared(adapters.cluster, source) as release:
+        cluster, store = adapters.cluster, adapters.store
         wish = Wish("deploy", release=release, line=source.line, only=over.only)
         made, seen, found = Controller(adapters).plan(wish)
-        click.echo(plan_text(adapters.cluster, made, seen, found))
+        found = [*plan_edges.unfinished(store, cluster.app), *found]
+        expected = estimate(cluster, made, plan_edges.past(store, cluster.app, source.line))
+        told = document(
+            cluster,
+            made,
+            seen,
+            asked=_asked(source, over),
+            made=plan_edges.made_now(cluster),
+            expected=expected,
+            refused=found,
+        )
+    if options.output == "json":
+        click.echo(json.dumps(told, indent=2))
+    else:
+        click.echo(plan_text(cluster, made, seen, found, expected))
     if found:
         raise click.exceptions.Exit(int(Exit.PREFLIGHT))
+    if out:
+        plan_edges.write(out, told)
+        click.echo(f"\nwritten; `drainctl deploy --plan {out}` does exactly this, or nothing", err=True)
+    if detailed and not told["already"]:
+        raise click.exceptions.Exit(SOMETHING_TO_DO)
 
 
 @click.command()
 @release_source
 @over_nodes
+@click.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(),
+    metavar="FILE",
+    help="Exactly what `plan --out FILE` wrote, or nothing.",
+)
 @lease_options
 @global_options
-def deploy(options: Options, source: Source, over: Over, wait_s: float, steal: bool) -> None:
+def deploy(
+    options: Options, source: Source, over: Over, plan_file: str | None, wait_s: float, steal: bool
+) -> None:
     """
     Roll a release over the cluster: tar (gz, xz, zst), directory, or a URL that the nodes fetch.
+
+    With --plan, SOURCE need not be given. Where drainctl.yml, the release or the cluster is not as it was,
+    every difference is named, nothing is touched, and it ends with 5.
 
     \b
     drainctl deploy shop-1.4.2.tar.gz
     drainctl deploy build/ --id 1.4.2 --canary 1
     drainctl deploy https://ci.example.com/shop-1.4.2.tar.gz --sha256 9f86d0…
     drainctl deploy --command 'sudo /usr/local/bin/update-shop' --id 1.4.2
+    drainctl deploy --plan plan.json
     """
+    planned = None
+    if plan_file:
+        from drainctl.cli import plan_edges
+
+        planned = plan_edges.read(plan_file)
+        source, over = _as_planned(planned, source, over)
 
     def go(controller: Controller) -> Result:
+        def accept(made: Plan, seen: Survey) -> None:
+            if runs_already(controller.cluster, made, seen):
+                click.echo(f"every node runs {made.jobs[made.order[0]].target} already: once more", err=True)
+            if planned and plan_file:
+                _refuse_differences(controller.cluster, made, seen, _asked(source, over), planned, plan_file)
+
         with prepared(controller.cluster, source) as release:
             wish = Wish("deploy", release=release, line=source.line, only=over.only, steal=steal)
-            return controller.begin(wish, wait_s=wait_s)
+            return controller.begin(wish, wait_s=wait_s, accept=accept)
 
     rollout(options, go, over)
+
+
+def _asked(source: Source, over: Over) -> Asked:
+    from drainctl.cli.plan_edges import absolute
+
+    return Asked(
+        absolute(source.source), source.release_id, source.line, over.only, over.at_once, over.canary
+    )
+
+
+def _as_planned(planned: Document, source: Source, over: Over) -> tuple[Source, Over]:
+    """What the plan says; the line may say again where the release is. Raises: ConfigError."""
+    given = {
+        "--id": source.release_id,
+        "--sha256": source.sha256,
+        "--command": source.line,
+        "--only": over.only,
+        "--at-once": over.at_once,
+        "--canary": over.canary,
+    }
+    if twice := [name for name, value in given.items() if value not in (None, ())]:
+        raise ConfigError(f"found --plan and {', '.join(twice)}, expected --plan alone: the plan says it")
+    asked, release = asked_in(planned), planned["release"] or {}
+    sha256 = release.get("sha256") if release.get("url") else None
+    return (
+        Source(source.source or asked.source, release.get("id"), sha256, asked.command),
+        Over(asked.only, asked.at_once, asked.canary),
+    )
+
+
+def _refuse_differences(
+    cluster: Cluster, made: Plan, seen: Survey, asked: Asked, planned: Document, name: str
+) -> None:
+    """Raises: PreflightError, naming everything that is not as the plan says."""
+    from drainctl.cli.plan_edges import made_now
+
+    now = document(cluster, made, seen, asked=asked, made=made_now(cluster))
+    if found := differences(planned, now, name):
+        raise PreflightError(
+            "\n".join(found), hint="nothing was touched; `drainctl plan SOURCE --out FILE` makes a new plan"
+        )
 
 
 @click.command()
@@ -158,6 +271,7 @@ def restart(options: Options, over: Over, wait_s: float, steal: bool) -> None:
     \b
     drainctl restart
     drainctl restart --only web2
+    drainctl restart --only web2,web3 --at-once 2
     """
     wish = Wish("restart", only=over.only, steal=steal)
     rollout(options, lambda it: it.begin(wish, wait_s=wait_s), over)
@@ -190,6 +304,8 @@ def rollback(options: Options, to: str | None, over: Over, wait_s: float, steal:
     """
     Roll back to the release of before, by the same steps.
 
+    The nodes must still have it: release.keep says how many stay on their disks.
+
     \b
     drainctl rollback
     drainctl rollback --to 1.4.1
@@ -199,20 +315,23 @@ def rollback(options: Options, to: str | None, over: Over, wait_s: float, steal:
 
 
 @click.command()
-@click.argument("rollout_id", metavar="[ROLLOUT]", required=False)
+@click.argument("rollout_id", metavar="[ROLLOUT]", required=False, shell_complete=rollout_ids)
 @global_options
 def resume(options: Options, rollout_id: str | None) -> None:
     """
     Go on with a rollout that was paused, halted, interrupted, or whose drainctl died.
 
+    Without ROLLOUT, the latest. What is done already is seen, and not done again.
+
     \b
     drainctl resume
+    drainctl resume 20261124-101502-9c3f
     """
     rollout(options, lambda it: it.resume(rollout_id), past=partial(events_of, rollout=rollout_id))
 
 
 @click.command()
-@click.argument("rollout_id", metavar="[ROLLOUT]", required=False)
+@click.argument("rollout_id", metavar="[ROLLOUT]", required=False, shell_complete=rollout_ids)
 @global_options
 def abort(options: Options, rollout_id: str | None) -> None:
     """
@@ -222,6 +341,7 @@ def abort(options: Options, rollout_id: str | None) -> None:
 
     \b
     drainctl abort
+    drainctl abort 20261124-101502-9c3f
     """
     with wired(options) as adapters:
         if adapters.store.held(adapters.cluster.app) is not None:
@@ -240,6 +360,7 @@ def pause(options: Options) -> None:
 
     \b
     drainctl pause
+    drainctl resume
     """
     with wired(options) as adapters:
         asked = Controller(adapters).ask("pause")

@@ -1,7 +1,8 @@
-"""A plan as text, 80 columns wide; only commands and addresses may go beyond, so that they can be copied. Pure."""
+"""A plan as text, 80 columns wide; only commands may go beyond, so that they can be copied. Pure."""
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -21,7 +22,7 @@ SHORT_S = 0.05  # steps that take less are summed up
 def plan_text(
     cluster: Cluster, plan: Plan, seen: Survey, found: Sequence[str], expected: Estimate | None = None
 ) -> str:
-    """What is there now, the waves, each step with its exact commands, the time, and what stands against it."""
+    """What is there now, the waves, each step's exact commands, the time, and what stands against it."""
     lines = []
     if plan.jobs:
         lines += _head(cluster, plan, seen)
@@ -37,7 +38,12 @@ def plan_text(
 
 def _wrapped(text: str, first: str = "", rest: str = "") -> list[str]:
     return textwrap.wrap(
-        text, WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+        text,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 
@@ -59,7 +65,7 @@ def _count(things: Sequence[object], what: str) -> str:
 
 def folded(names: Sequence[str], order: Sequence[str]) -> str:
     """
-    Names as a person reads them: neighbours in `order`, three or more, become `web1 … web9`.
+    Names as a person reads them: neighbours in `order`, four or more, become `web1 … web9`.
 
     So nothing is hidden: who knows the order knows every name.
     """
@@ -70,7 +76,7 @@ def folded(names: Sequence[str], order: Sequence[str]) -> str:
             runs[-1].append(name)
         else:
             runs.append([name])
-    return ", ".join(f"{run[0]} … {run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs)
+    return ", ".join(f"{run[0]} … {run[-1]}" if len(run) > 3 else ", ".join(run) for run in runs)
 
 
 def _grouped(facts: Mapping[str, tuple[str, ...]]) -> dict[tuple[str, ...], list[str]]:
@@ -98,7 +104,11 @@ def _change(plan: Plan, name: str, seen: Survey) -> str:
     job, now = plan.jobs[name], plan.previous[name] or "no release"
     change = f"{now} -> {job.target}" if job.target else now
     answer = seen.nodes.get(name, NodeLook()).version
-    told = "" if answer is None or answer.body.strip() == plan.previous[name] else f", but answers {_said(answer)}"
+    told = (
+        ""
+        if answer is None or answer.body.strip() == plan.previous[name]
+        else f", but answers {_said(answer)}"
+    )
     return f"{change}{told}, by {http_check.NAME} ({REASON})"
 
 
@@ -119,7 +129,7 @@ def _shown(places: Iterable[Place], seen: Survey) -> list[str]:
 def _in_flight(places: Iterable[Place], seen: Survey) -> str:
     rows = [seen.tables[place.balancer].row(place.backend, place.server) for place in places]
     busy, queued = sum(row.scur for row in rows if row), sum(row.qcur for row in rows if row)
-    return f"{busy} requests in flight" + (f", {queued} queued" if queued else "")
+    return f"in flight: {busy}" + (f", queued: {queued}" if queued else "")
 
 
 # ---------------------------------------------------------------- waves
@@ -163,7 +173,7 @@ def _way(cluster: Cluster, plan: Plan, seen: Survey) -> list[str]:
     for step in steps(cluster, plan.jobs[name]):
         act = exact(cluster, plan, seen, name, step)
         if act:
-            lines += [f"  {step.name:8} {act}"] if "`" in act else _wrapped(act, f"  {step.name:8} ", _MARGIN)
+            lines += _act(step.name, act)
             lines += [_MARGIN + line for line in differing.get(step.name, ())]
         limit = f"limit {step.limit_s:g} s" if step.limit_s is not None else "no limit"
         head = _MARGIN if act else f"  {step.name:8} "
@@ -174,6 +184,13 @@ def _way(cluster: Cluster, plan: Plan, seen: Survey) -> list[str]:
 
 
 _MARGIN = " " * 11
+
+
+def _act(name: str, act: str) -> list[str]:
+    """An act beside its step's name; what stands between backticks is never broken."""
+    whole = re.sub("`[^`]*`", lambda found: found[0].replace(" ", "\xa0"), act)
+    lines = _wrapped(whole, f"  {name:8} ", _MARGIN) if "\n" not in act else [f"  {name:8} {act}"]
+    return [line.replace("\xa0", " ") for line in lines]
 
 
 def _differing(plan: Plan, told: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
@@ -210,7 +227,9 @@ def _time(expected: Estimate) -> list[str]:
     long = [step for step in expected.steps if step not in short]
     rows = [(_seconds(step), step.name, step.how) for step in long]
     if short:
-        rows.append((seconds(sum(step.seconds or 0.0 for step in short)), "others", ", ".join(s.name for s in short)))
+        rows.append(
+            (seconds(sum(step.seconds or 0.0 for step in short)), "others", ", ".join(s.name for s in short))
+        )
     return lines + [f"    {line}" for line in columns(rows, right={0})]
 
 

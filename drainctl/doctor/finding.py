@@ -55,26 +55,38 @@ def worst(findings: Iterable[Finding]) -> Severity | None:
 
 WHY = {
     # what the balancers show
-    "balancer-unreachable": "Nothing is changed while a balancer cannot be seen: it may still send requests.",
-    "server-unknown": "A node that a balancer does not have under this name can neither be drained nor watched.",
-    "stats-page-hides": "What the page does not list cannot be seen leaving rotation, so a deploy does not begin.",
+    "balancer-unreachable": (
+        "Nothing is changed while a balancer cannot be seen: it may still send requests."
+    ),
+    "server-unknown": (
+        "A node that a balancer does not have under this name can neither be drained nor watched."
+    ),
+    "stats-page-hides": (
+        "What the page does not list cannot be seen leaving rotation, so a deploy does not begin."
+    ),
     "server-out-by-hand": "Somebody took it out. A rollout that put it back would undo that person's work.",
     "no-check": "Without a check, no answer of the node ever takes it out of rotation.",
     "first-check-pending": "Until its first check ends, HAProxy shows it UP without knowing.",
     "keep-up": "Were it taken out now, fewer servers would be up than rollout.keep_up promises.",
     "deploy-refused": "`drainctl deploy` would end with exit code 5 and touch nothing.",
-    "server-down": "It takes no requests now: its share is on the others, and it counts as lost in keep_up.",
+    "server-down": (
+        "It takes no requests now: its share is on the others, and it counts as lost in keep_up."
+    ),
     "weight-zero": "It shows UP and gets no new requests, so it does not count as capacity.",
-    "one-usable-server": "While it is out nobody is left: HAProxy answers 503 to everybody, and never refuses a drain.",
+    "one-usable-server": (
+        "While it is out nobody is left: HAProxy answers 503 to everybody, and never refuses a drain."
+    ),
     "backups-only": "Only backup servers carry the traffic. They do not count for keep_up.",
-    "balancers-disagree": "One balancer sends requests to a server that another one takes for dead or gone.",
+    "balancers-disagree": (
+        "One balancer sends requests to a server that another one takes for dead or gone."
+    ),
     "socket-not-admin": (
         "drainctl cannot tell HAProxy what its next check will find, so each way waits for that check. "
         "After a reload it cannot take a drained server out again either."
     ),
     "no-master-socket": (
-        "Requests that a reload left in an old worker are in no count of the new one, so a node can look idle "
-        "while it still answers them."
+        "Requests that a reload left in an old worker are in no count of the new one, so a node can look "
+        "idle while it still answers them."
     ),
     "old-workers": "A reload left them behind with requests that still run; a drain waits for these too.",
     "reloaded-recently": "Its counters begin anew, and somebody may still be at work on it.",
@@ -87,14 +99,18 @@ WHY = {
         "A 404 stops new clients only: those with a cookie or a stick-table entry keep going to the drained "
         "server, so a busy site never reaches zero."
     ),
-    "agent-check": "An agent's `ready` also lifts a MAINT that drainctl set, and its `drain` comes back after `ready`.",
+    "agent-check": (
+        "An agent's `ready` also lifts a MAINT that drainctl set, and its `drain` comes back after `ready`."
+    ),
     "backend-not-listed": (
         "The same app server stands in a backend that drainctl does not look at: its requests are not waited "
         "for and its capacity is not guarded."
     ),
     "slow-requests": "A request that takes longer than drain.limit outlasts the drain.",
     # what drainctl.yml says
-    "no-version": "Only the version proves that a restart brought the new release; ready proves that something answers.",
+    "no-version": (
+        "Only the version proves that a restart brought the new release; ready proves that something answers."
+    ),
     "no-restart": "`drainctl deploy SOURCE` needs both; without them only `--command` can deploy.",
     # what the journal says
     "journal-unusable": "Intent is written before each act; without a journal nothing is begun.",
@@ -114,18 +130,22 @@ WHY = {
     "flag-folder-missing": "The flag cannot be written, so a deploy would stop at its first act.",
     "flag-folder-not-writable": "The flag cannot be written, so a deploy would stop at its first act.",
     "flag-hidden": (
-        "The user who answers /http-check cannot search the flag's folder, so the flag looks absent to it and "
-        "the check stays 200."
+        "The user who answers /http-check cannot search the flag's folder, so the flag looks absent to it "
+        "and the check stays 200."
     ),
     "tool-missing": "A step of the rollout runs it on the node.",
-    "current-not-link": "A release is switched by renaming a link over `current`; a folder stands in its way.",
+    "current-not-link": (
+        "A release is switched by renaming a link over `current`; a folder stands in its way."
+    ),
     "root-not-writable": "Releases cannot be unpacked or switched there by this user.",
     "disk-full": "A release needs room for its archive and for what is unpacked from it.",
     "shared-missing": "Each release links to it; a release without it is not staged.",
     "restart-missing": "service.restart cannot be run, and the node would stay drained on the new release.",
     "sudo-asks": "There is no terminal to type a password on: the restart would fail after the drain.",
     "clock-skew": "Times in flags and logs of this node do not fit the controller's.",
-    "releases-differ": "The nodes run different releases: users see both, and a rollback goes back to each node's own.",
+    "releases-differ": (
+        "The nodes run different releases: users see both, and a rollback goes back to each node's own."
+    ),
     # what haproxy.cfg says
     "cfg-unread": "This part of the file is not judged here.",
     "no-httpchk": "A plain connect is no question that could be answered 404.",
@@ -133,15 +153,17 @@ WHY = {
         "Without it a 404 is a failed check: HAProxy goes on sending requests for `fall` checks, and then "
         "shows DOWN where it should show NOLB. drainctl stops at `out` and puts the node back."
     ),
-    "track-without-httpchk": "HAProxy refuses to start: a tracking backend must have the same disable-on-404.",
+    "track-without-httpchk": (
+        "HAProxy refuses to start: a tracking backend must have the same disable-on-404."
+    ),
     "marked-down-cuts": (
         "Every request in flight is cut with a 502 when the server goes from NOLB to DOWN or to MAINT: a "
         "restarted node does that."
     ),
     "marked-up-cuts": "A server that comes back cuts the requests that its backups are answering (502).",
     "option-persist": (
-        "Clients with a cookie are sent to their server even while it is down or in MAINT: nothing moves them, "
-        "and a restart answers them 503."
+        "Clients with a cookie are sent to their server even while it is down or in MAINT: nothing moves "
+        "them, and a restart answers them 503."
     ),
     "no-redispatch": (
         "A request that cannot be connected is tried on the same dead server again and again, once a second, "
@@ -152,11 +174,19 @@ WHY = {
         "A reloaded HAProxy shows every server UP and sends it requests until its first check, a drained one "
         "too: up to one `inter`."
     ),
-    "check-not-the-app": "What answers the check is not what takes the requests: a dead app stays in rotation.",
+    "check-not-the-app": (
+        "What answers the check is not what takes the requests: a dead app stays in rotation."
+    ),
     "check-asks-other": "The flag has to be where HAProxy looks: drainctl asks one page, HAProxy another.",
-    "checks-differ": "drainctl takes its limits from `checks:`; too short ones end a rollout that only had to wait.",
-    "checks-outlast-drain": "The check that sees the 404 may come later than drain.limit allows the whole drain.",
-    "no-timeout-check": "Without it `inter` bounds the whole check: a slow health page takes a healthy server out.",
+    "checks-differ": (
+        "drainctl takes its limits from `checks:`; too short ones end a rollout that only had to wait."
+    ),
+    "checks-outlast-drain": (
+        "The check that sees the 404 may come later than drain.limit allows the whole drain."
+    ),
+    "no-timeout-check": (
+        "Without it `inter` bounds the whole check: a slow health page takes a healthy server out."
+    ),
     "slowstart-outlasts-watch": (
         "A restored server takes only a part of its share until slowstart is over; the next node would leave "
         "before that."

@@ -27,15 +27,15 @@ SWITCHES = ("check", "check-ssl", "check-send-proxy", "backup", "disabled", "age
 OFF = {f"no-{name}": name for name in SWITCHES} | {"enabled": "disabled"}
 
 # Known to HAProxy and of no interest here; each takes one argument.
-TAKES_ONE = frozenset(
-    (
-        "agent-addr agent-inter agent-send alpn cc check-alpn check-pool-conn-name check-proto ciphers "
-        "ciphersuites client-sigalgs crl-file crt curves error-limit guid hash-key id idle-ping interface "
-        "log-bufsize log-proto max-reuse maxqueue minconn namespace npn pool-conn-name pool-low-conn proto "
-        "proxy-v2-options redir resolve-net resolve-opts resolve-prefer set-proxy-v2-tlv-fmt shard sigalgs "
-        "sni socks4 source ssl-max-ver ssl-min-ver tcp-md5sig tcp-ut usesrc verifyhost ws"
-    ).split(" ")
-)
+TAKES_ONE = {
+    "agent-addr", "agent-inter", "agent-send", "alpn", "cc", "check-alpn", "check-pool-conn-name",
+    "check-proto", "ciphers", "ciphersuites", "client-sigalgs", "crl-file", "crt", "curves",
+    "error-limit", "guid", "hash-key", "id", "idle-ping", "interface", "log-bufsize", "log-proto",
+    "max-reuse", "maxqueue", "minconn", "namespace", "npn", "pool-conn-name", "pool-low-conn",
+    "proto", "proxy-v2-options", "redir", "resolve-net", "resolve-opts", "resolve-prefer",
+    "set-proxy-v2-tlv-fmt", "shard", "sigalgs", "sni", "socks4", "source", "ssl-max-ver",
+    "ssl-min-ver", "tcp-md5sig", "tcp-ut", "usesrc", "verifyhost", "ws",
+}  # fmt: skip
 MOST_SLOTS = 1000  # of one template: more than that is a slip of the keyboard
 
 Said = dict[str, At[Any]]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from drainctl.journal.events import Event
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(NamedTuple):
     """
     Who holds a lease. started: the process's start time in clock ticks since boot (/proc/PID/stat, field
     22), so that a pid which was used again is told from the holder.
@@ -26,8 +24,7 @@ class Holder:
         return f"{self.user}@{self.host} (pid {self.pid})"
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """
     The right to change one cluster. token: grows with every new holder (fencing). until_s: wall clock,
     Unix seconds. since_s: when this holder took it.

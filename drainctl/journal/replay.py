@@ -7,17 +7,17 @@ A rollout is *open* until it ended `done` or `put-back`: an open one can be resu
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from drainctl.journal.events import Event
 from drainctl.model import Release
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 CLOSED = frozenset({"done", "put-back"})
 
 
-@dataclass(frozen=True, slots=True)
-class NodeState:
+class NodeState(NamedTuple):
     """
     Where one node is in a rollout.
 
@@ -43,19 +43,18 @@ class NodeState:
         return self.way is not None and self.outcome is None
 
 
-@dataclass(frozen=True, slots=True)
-class RolloutState:
+class RolloutState(NamedTuple):
     """One rollout as its events tell it. ended: outcome, or None while (as far as is known) it runs."""
 
     id: str
     verb: str = ""
     cluster: str = ""
     release: Release | None = None
-    targets: Mapping[str, str | None] = field(default_factory=dict)
+    targets: Mapping[str, str | None] = NOTHING
     line: str | None = None
     waves: tuple[tuple[str, ...], ...] = ()
-    previous: Mapping[str, str | None] = field(default_factory=dict)
-    nodes: Mapping[str, NodeState] = field(default_factory=dict)
+    previous: Mapping[str, str | None] = NOTHING
+    nodes: Mapping[str, NodeState] = NOTHING
     staged: bool = False
     turned: str | None = None
     asked: str | None = None
@@ -80,7 +79,7 @@ def replay(rollout: str, events: Iterable[Event], since: RolloutState | None = N
     """The state after `events` (in order), going on from `since`."""
     state = since or RolloutState(rollout)
     for event in events:
-        state = replace(_step(state, event), seq=event.seq)
+        state = _step(state, event)._replace(seq=event.seq)
     return state
 
 
@@ -93,15 +92,15 @@ def _step(state: RolloutState, event: Event) -> RolloutState:
         case "rollout.began":
             return _began(state, event)
         case "rollout.resumed":
-            return replace(state, ended=None, ended_s=None, asked=None, holder=event.data["holder"])
+            return state._replace(ended=None, ended_s=None, asked=None, holder=event.data["holder"])
         case "rollout.turned":
-            return replace(state, turned=event.data["why"])
+            return state._replace(turned=event.data["why"])
         case "rollout.asked":
-            return replace(state, asked=event.data["ask"])
+            return state._replace(asked=event.data["ask"])
         case "rollout.staged":
-            return replace(state, staged=True)
+            return state._replace(staged=True)
         case "rollout.ended":
-            return replace(state, ended=event.data["outcome"], why=event.data["why"], ended_s=event.at_s)
+            return state._replace(ended=event.data["outcome"], why=event.data["why"], ended_s=event.at_s)
     node = state.nodes.get(event.node) if event.node else None
     return state if node is None else _with(state, _node(node, event))
 
@@ -109,8 +108,7 @@ def _step(state: RolloutState, event: Event) -> RolloutState:
 def _began(state: RolloutState, event: Event) -> RolloutState:
     data = event.data
     waves = tuple(tuple(wave) for wave in data["waves"])
-    return replace(
-        state,
+    return state._replace(
         verb=data["verb"],
         cluster=data["cluster"],
         release=Release(**data["release"]) if data["release"] else None,
@@ -129,8 +127,7 @@ def _node(node: NodeState, event: Event) -> NodeState:
     match event.kind:
         case "node.began":
             fresh = node.way != data["way"] or node.outcome is not None
-            return replace(
-                node,
+            return node._replace(
                 way=data["way"],
                 strategy=data["strategy"],
                 target=data["target"],
@@ -141,27 +138,25 @@ def _node(node: NodeState, event: Event) -> NodeState:
             )
         case "node.ended":
             outcome = data["outcome"]
-            return replace(
-                node,
+            return node._replace(
                 outcome=outcome,
                 why=data["why"],
                 flagged=node.flagged and outcome == "failed",
                 changed=node.changed and outcome in {"failed", "done"},
             )
         case "step.intended":
-            return replace(
-                node,
+            return node._replace(
                 step=event.step,
                 intended=node.intended | {event.step or ""},
                 flagged=node.flagged or event.step == "flag",
                 changed=node.changed or event.step in _CHANGES,
             )
         case "step.acted":
-            return replace(node, acted=node.acted | {event.step or ""})
+            return node._replace(acted=node.acted | {event.step or ""})
         case "step.seen" | "step.skipped" | "step.failed":
-            return replace(node, step=event.step, why=event.text)
+            return node._replace(step=event.step, why=event.text)
     return node
 
 
 def _with(state: RolloutState, node: NodeState) -> RolloutState:
-    return replace(state, nodes={**state.nodes, node.name: node})
+    return state._replace(nodes={**state.nodes, node.name: node})

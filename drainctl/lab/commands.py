@@ -20,7 +20,15 @@ source = click.Choice(["auto", "path", "wheel"])
 
 @click.group()
 def lab() -> None:
-    """A real cluster on loopback: HAProxy, nginx, gunicorn, and load that counts every request."""
+    """
+    A real cluster on loopback: HAProxy, nginx, gunicorn, and load that counts every request.
+
+    \b
+    drainctl lab up
+    drainctl lab load --seconds 30
+    drainctl -c drainctl-lab/drainctl.yml deploy drainctl-lab/releases/v2.tar.gz
+    drainctl lab down
+    """
 
 
 @lab.command()
@@ -40,7 +48,13 @@ def lab() -> None:
 @click.option("--cookie", is_flag=True, help="Clients stay with their server by a cookie.")
 @click.option("--state-file", is_flag=True, help="HAProxy loads its server state at a reload.")
 def up(folder: Path, **settings: Any) -> None:
-    """Start the lab and wait until every server is UP at every balancer."""
+    """
+    Start the lab and wait until every server is UP at every balancer.
+
+    \b
+    drainctl lab up
+    drainctl lab up --dir /tmp/shop --nodes 6 --inter 500ms
+    """
     from drainctl.lab.cluster import Lab
 
     it = Lab(folder, **settings)
@@ -58,7 +72,12 @@ def up(folder: Path, **settings: Any) -> None:
 @lab.command()
 @folder
 def down(folder: Path) -> None:
-    """End every process of the lab; its files stay."""
+    """
+    End every process of the lab; its files stay.
+
+    \b
+    drainctl lab down --dir /tmp/shop
+    """
     from drainctl.lab.cluster import Lab
 
     click.echo(f"{Lab.open(folder).down()} processes ended")
@@ -67,7 +86,12 @@ def down(folder: Path) -> None:
 @lab.command()
 @folder
 def status(folder: Path) -> None:
-    """Which of the lab's services run, and what the balancers show. Exit code 1 if one does not run."""
+    """
+    Which of the lab's services run, and what the balancers show. Exit code 1 if one does not run.
+
+    \b
+    drainctl lab status --dir /tmp/shop
+    """
     from drainctl.lab.cluster import Lab
     from drainctl.lab.ready import servers
 
@@ -116,6 +140,10 @@ def load(folder: Path, urls: tuple[str, ...], out: Path | None, live: bool, **pl
 
     It ends at --seconds, at --requests or when told by Ctrl-C or SIGTERM, waits for what is in flight, and
     prints its report. Exit code 0: none failed; 1: some did; 3: the load itself is not to be trusted.
+
+    \b
+    drainctl lab load --dir /tmp/shop --seconds 30
+    drainctl lab load --dir /tmp/shop --rate 200 --requests 10000 --json report.json
     """
     import asyncio
 

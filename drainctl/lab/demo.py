@@ -94,7 +94,7 @@ def picture(lab: Lab, rate: float) -> list[str]:
     settings = lab.settings
     clients = ["clients", f"{rate:g} requests/s:", "GET, POST, streams,", f"pages that take {SLOW_S:g} s"]
     balancers = ["HAProxy", *(f"{name}  {settings.host(name)}" for name in settings.balancer_names)]
-    nodes = ["nginx + gunicorn, release v1"]
+    nodes = ["nginx + gunicorn, v1"]
     nodes += [f"{name}  {settings.host(name)}" for name in settings.node_names]
     rows = zip_longest(clients, balancers, nodes, fillvalue="")
     return [

@@ -70,12 +70,7 @@ def tells(events: Sequence[Event], line: str | None) -> bool:
 
 
 def estimate(cluster: Cluster, plan: Plan, past: Sequence[Sequence[Event]]) -> Estimate:
-    """
-    The expected time of a plan.
-
-    Args:
-        past: the events of each of the last finished rollouts (`tells`), LAST at most.
-    """
+    """The expected time of a plan. past: the events of each of the last rollouts that tell (`tells`)."""
     taken = _taken(event for events in past for event in events)
     rollouts = f"the last {len(past)} rollouts" if len(past) > 1 else "the last rollout"
     stage = None

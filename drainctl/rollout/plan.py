@@ -89,7 +89,8 @@ def _node_refusals(cluster: Cluster, seen: Seen, *, steal: bool) -> list[str]:
     flag = seen.host.disk.flag if seen.host.disk else None
     if flag is not None:
         if not steal:
-            found.append(f"{name} is flagged already: {flag.strip()[:200] or 'the flag is empty'}")
+            text = flag.strip()[:200] or "the flag is empty"
+            found.append(f"{name} is flagged already: {text} (take it away: restore {name}, or --steal)")
     elif any(row.status.word is Word.UP for _, row in rows) and not _answers_200(seen.host):
         answer = seen.host.check
         found.append(f"{name}: {cluster.health.check} answers {answer}, expected 200 while it is in rotation")

@@ -154,8 +154,12 @@ def _expected(found: Estimate) -> dict[str, Any]:
         "at_least": bool(found.unknown),
         "waves": found.waves,
         "rollouts": found.rollouts,
-        "steps": [{"step": step.name, "seconds": step.seconds, "how": step.how} for step in every],
+        "steps": [{"step": step.name, "seconds": _rounded(step.seconds), "how": step.how} for step in every],
     }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 # ---------------------------------------------------------------- acts, exactly
@@ -170,7 +174,9 @@ def commands(cluster: Cluster, plan: Plan, name: str) -> dict[str, str]:
             found[step.name] = _filled(cluster, node, step.act.line, step.act.release)
         elif isinstance(cluster.health.flag, FlagCommands) and isinstance(step.act, SetFlag | ClearFlag):
             flag = cluster.health.flag
-            found[step.name] = _filled(cluster, node, flag.set if isinstance(step.act, SetFlag) else flag.clear)
+            found[step.name] = _filled(
+                cluster, node, flag.set if isinstance(step.act, SetFlag) else flag.clear
+            )
     return found
 
 
@@ -229,10 +235,8 @@ def _filled(cluster: Cluster, node: Node, template: str, release: str | None = N
 
 def parse(text: str, name: str) -> Document:
     """
-    A plan file's text, read again.
+    A plan file's text, read again; `name` is the file's, for messages.
 
-    Args:
-        name: of the file, for messages.
     Raises: ConfigError where it is none, or one of another version of this shape.
     """
     try:
@@ -259,8 +263,7 @@ def differences(told: Document, now: Document, name: str) -> list[str]:
     """
     What is not as it was when the plan was made, a sentence each; empty: it may be done.
 
-    Args:
-        told: the plan file. now: the same, made a moment ago. name: of the file, for messages.
+    told: the plan file. now: the same, made a moment ago. name: of the file, for messages.
     """
     found = [
         f"{what} {_short(now_is)}, {_short(was)} in {name}"
@@ -269,7 +272,11 @@ def differences(told: Document, now: Document, name: str) -> list[str]:
             ("the app is", told["app"], now["app"]),
             ("drainctl.yml has sha256", told["config"]["sha256"], now["config"]["sha256"]),
             *(
-                (f"the release has {part}", (told["release"] or {}).get(part), (now["release"] or {}).get(part))
+                (
+                    f"the release has {part}",
+                    (told["release"] or {}).get(part),
+                    (now["release"] or {}).get(part),
+                )
                 for part in ("id", "sha256", "url")
             ),
         )
@@ -279,24 +286,26 @@ def differences(told: Document, now: Document, name: str) -> list[str]:
         return found
     if told["waves"] != now["waves"]:
         found.append(f"the waves are {_waves(now['waves'])}, {_waves(told['waves'])} in {name}")
+    nodes: dict[str, list[str]] = {}
     for node in [node for node in told["nodes"] if node in now["nodes"]]:
-        found += _node_differences(node, told["nodes"][node], now["nodes"][node], name)
-    return found
+        for text in _node_differences(told["nodes"][node], now["nodes"][node], name):
+            nodes.setdefault(text, []).append(node)
+    return found + [f"{', '.join(names)}: {text}" for text, names in nodes.items()]
 
 
-def _node_differences(node: str, was: Document, now: Document, name: str) -> Iterator[str]:
+def _node_differences(was: Document, now: Document, name: str) -> Iterator[str]:
     if was["release"] != now["release"]:
-        yield f"{node} runs {now['release'] or 'no release'}, {was['release'] or 'no release'} in {name}"
+        yield f"runs {now['release'] or 'no release'}, {was['release'] or 'no release'} in {name}"
     if was["target"] != now["target"]:
-        yield f"{node} would get {now['target']}, {was['target']} in {name}"
+        yield f"would get {now['target']}, {was['target']} in {name}"
     for place in dict.fromkeys([*was["servers"], *now["servers"]]):
         before, after = was["servers"].get(place, "missing"), now["servers"].get(place, "missing")
         if before != after:
-            yield f"{node}: {place} is {after}, {before} in {name}"
+            yield f"{place} is {after}, {before} in {name}"
     for step in dict.fromkeys([*was["commands"], *now["commands"]]):
         before, after = was["commands"].get(step), now["commands"].get(step)
         if before != after:
-            yield f"{node}: {step} would run `{after}`, `{before}` in {name}"
+            yield f"{step} would run `{after}`, `{before}` in {name}"
 
 
 def _waves(waves: Sequence[Sequence[str]]) -> str:

@@ -178,12 +178,11 @@ class Roll:
     def _can_put_back(self, node: Node) -> bool:
         return self._plan.jobs[node.name].switches and self._plan.previous[node.name] is not None
 
-    def _put_back(self, node: Node, why: str, *, guard: bool = False) -> bool:
-        """The old release through the same steps. A node that is out already skips the guard."""
+    def _put_back(self, node: Node, why: str) -> bool:
+        """The old release through the same steps; of a node that is out already the guard asks nothing."""
         job = Job("put-back", self._plan.previous[node.name])
         self._begin(node, "back", job)
-        way = [step for step in steps(self._world.cluster, job) if guard or step.name != "guard"]
-        stopped, verdict = self._walk(node).through(way, finish=True)
+        stopped, verdict = self._walk(node).through(steps(self._world.cluster, job), finish=True)
         if stopped is None:
             self._end(node, "put-back", f"back on {job.target}: {why}")
         else:
@@ -218,7 +217,7 @@ class Roll:
             self._world.observer.follow(node)
             self._give_back(node, why)
         elif self._can_put_back(node):
-            self._put_back(node, why, guard=at.outcome == "done")
+            self._put_back(node, why)
         elif at.outcome != "done":  # a finished restart or run left nothing that could be put back
             self._begin(node, "back", Job("put-back"))
             self._leave_out(node, f"{why}; what ran on it cannot be taken back")

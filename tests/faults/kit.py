@@ -137,6 +137,10 @@ class Ground:
             check=False,
             timeout=RUN_LIMIT_S * SLOW,
             cwd=cwd,
+            env={
+                **os.environ,
+                "TMPDIR": str(self.lab.folder),
+            },  # what a killed process leaves goes with the lab
         )
         return Ended(done.returncode, done.stdout, done.stderr)
 
@@ -214,6 +218,21 @@ class Ground:
             return "; ".join(filter(None, wrong)) or True
 
         wait_for("every server UP at every balancer", seen)
+
+    @contextmanager
+    def flagged_by_hand(self, *nodes: str) -> Iterator[None]:
+        """These nodes out of rotation by a flag of somebody else's, at the end taken away again."""
+        for name in nodes:
+            self.lab.flag(name).write_text("by hand\n")
+        try:
+            wait_for(f"{nodes} out", lambda: all(self.real()[name].words == {"NOLB"} for name in nodes))
+            yield
+        finally:
+            self.unflag(*nodes)
+
+    def unflag(self, *nodes: str) -> None:
+        for name in nodes:
+            self.lab.flag(name).unlink(missing_ok=True)
 
     # -------------------------------------------------------- the load
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from drainctl.errors import Exit
-from tests.conftest import need
+from tests.conftest import need, until
 from tests.faults import kit
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
@@ -263,6 +264,26 @@ def test_killed_at_the_second_node_and_aborted(ground, moment):
     real = check_on(ground, releases(before))
     assert real["web3"].master == before["web3"].master, "a node that was never taken was restarted"
     check_over(ground, "put-back")
+
+
+def test_an_abort_does_not_take_a_node_that_came_back_from_the_last_users(ground):
+    """The node in flight is in rotation again; meanwhile the others left, so it must wait for them."""
+    before = ground.real()
+    _, archive = ground.release()
+    ground.killed("after:restore", "deploy", archive, "--only", "web1")
+    ground.all_up()
+    with ground.flagged_by_hand("web2", "web3"), ThreadPoolExecutor(1) as aside:
+        aborting = aside.submit(ground.drainctl, "abort")
+        until(
+            "the abort began with web1", lambda: ground.latest()["rollout"]["nodes"]["web1"]["way"] == "back"
+        )
+        for _ in range(3):
+            assert ground.latest()["nodes"]["web1"]["flag"] is None
+            assert ground.real()["web1"].words == {"UP"}
+        ground.unflag("web2", "web3")
+        ended = aborting.result()
+    assert ended.code == Exit.DONE, ended.told
+    check_on(ground, releases(before))
 
 
 # ---------------------------------------------------------------- signals

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jsonschema
 import pytest
@@ -197,10 +197,11 @@ class Said:
 
 
 class Running:
-    """A command line that runs; its standard output is read as it comes."""
+    """A command line that runs; what it writes is read as it comes."""
 
     def __init__(self, config: Path, *words: str, env: Mapping[str, str] | None = None) -> None:
         self._lines: list[str] = []
+        self._errors: list[str] = []
         self._process = subprocess.Popen(
             [*CLI, "-c", str(config), *words],
             stdout=subprocess.PIPE,
@@ -208,16 +209,15 @@ class Running:
             text=True,
             env={**os.environ, **(env or {})},
         )
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
+        self._said: Said | None = None
+        both = ((self._process.stdout, self._lines), (self._process.stderr, self._errors))
+        self._readers = [threading.Thread(target=_read, args=each) for each in both]
+        for reader in self._readers:
+            reader.start()
 
     @property
     def pid(self) -> int:
         return self._process.pid
-
-    def _read(self) -> None:
-        assert self._process.stdout
-        self._lines.extend(iter(self._process.stdout.readline, ""))
 
     def until(self, kind: str, *, node: str | None = None, step: str | None = None) -> dict[str, Any]:
         """Waits for an event of `--output json` and returns it."""
@@ -227,7 +227,7 @@ class Running:
                 event: dict[str, Any] = json.loads(line)
                 if event["kind"] == kind and node in (None, event["node"]) and step in (None, event["step"]):
                     return event
-            assert self._process.poll() is None or self._reader.is_alive(), f"it ended without {kind}"
+            assert any(reader.is_alive() for reader in self._readers), f"it ended without {kind}"
             return None
 
         found = until(f"{kind} {node or ''} {step or ''}", seen, limit_s=CLI_LIMIT_S)
@@ -235,17 +235,23 @@ class Running:
         return found
 
     def end(self) -> Said:
-        """Waits for its end."""
-        try:
-            self._process.wait(CLI_LIMIT_S * SLOW)
-        finally:
-            self._process.kill()
-            self._reader.join()
-            err = self._process.stderr.read() if self._process.stderr else ""
-            for pipe in (self._process.stdout, self._process.stderr):
-                if pipe:
-                    pipe.close()
-        return Said(self._process.returncode, "".join(self._lines), err)
+        """Waits for its end. May be called twice."""
+        if self._said is None:
+            try:
+                self._process.wait(CLI_LIMIT_S * SLOW)
+            finally:
+                self._process.kill()
+                for reader in self._readers:
+                    reader.join()
+                for pipe in (self._process.stdout, self._process.stderr):
+                    if pipe:
+                        pipe.close()
+            self._said = Said(self._process.returncode, "".join(self._lines), "".join(self._errors))
+        return self._said
+
+
+def _read(pipe: IO[str], lines: list[str]) -> None:
+    lines.extend(iter(pipe.readline, ""))
 
 
 def cli(config: Path | None, *words: str, env: Mapping[str, str] | None = None, **more: Any) -> Said:

@@ -77,7 +77,7 @@ def test_a_real_demo_ends_with_0_and_may_be_kept(lab, screen):
     for line in ("1/3 naive: v1 -> v2", "web2: restarting ... answers v2", "web2  done      on v3"):
         assert line in text
     before, _, after = text.replace(str(lab.folder), "").partition("2/3 drainctl")
-    own = before + after.partition("3/3 side")[2]  # what the demo says itself; the rollout's lines are a report's
+    own = before + after.partition("3/3 side")[2]  # the lines between them are a report's
     assert [line for line in own.splitlines() if len(line) > 80] == []
     assert "\x1b" not in text
     assert all(lab.running().values())
@@ -140,8 +140,9 @@ def test_a_folder_that_holds_something_is_refused_and_left_alone(tmp_path):
     assert (tmp_path / "precious").exists()
 
 
-@pytest.mark.parametrize("moment", ["web1: restarting", "wave 1 of 4"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("moment", "number"), [("web1: restarting", signal.SIGTERM), ("wave 1 of 4", signal.SIGINT)]
+)
 def test_interrupted_in_either_half_it_leaves_nothing(tmp_path, moment, number):
     need_program("haproxy")
     need_program("nginx")

@@ -41,7 +41,7 @@ MAY = {
     "threads": set(),
     "middleware": set(),
     "templates": set(),
-    "arb": set(),
+    "arb": {"threads"},
     "haproxy_cfg": {"errors"},
     "http": {"model", "errors"},
     "journal": {"model", "errors"},
@@ -59,9 +59,19 @@ MAY = {
     "rollout.choose": {*NOUNS, *RECORD, *MIDDLE, *FILLED, "rollout.survey"},
     "rollout": {*NOUNS, *RECORD, *MIDDLE, *ADAPTERS, *FILLED, "threads", "report.door"},
     "wire": {*NOUNS, *ADAPTERS, *FILLED},
-    "overview": {*NOUNS, "journal", "node.shell", "rollout", "wire"},
+    "overview": {*NOUNS, "journal", "node.shell", "rollout", "threads", "wire"},
     "controller": {*NOUNS, "journal", "rollout", "report.door", "wire", "overview"},
-    "doctor": {*NOUNS, *ADAPTERS, *VERBS, "config", "haproxy_cfg", "rollout", "threads"},
+    "doctor": {
+        *NOUNS,
+        *ADAPTERS,
+        *VERBS,
+        *MIDDLE,
+        "config",
+        "haproxy_cfg",
+        "report.text",
+        "rollout",
+        "threads",
+    },
     "init": {*NOUNS, "config", "haproxy_cfg"},
     "cli": {
         *NOUNS,
@@ -70,6 +80,7 @@ MAY = {
         "",
         "config",
         "doctor",
+        "haproxy_cfg",
         "init",
         "journal",
         "node.archive",
@@ -94,6 +105,7 @@ QUIET = {
     "json",
     "math",
     "re",
+    "types",
 }
 
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,23 +122,23 @@ def test_me_is_this_process_and_is_not_gone() -> None:
 
 
 def test_a_pid_used_by_another_process_is_gone() -> None:
-    assert gone(replace(me(), started=me().started - 1))
+    assert gone(me()._replace(started=me().started - 1))
 
 
 def test_another_machine_another_boot_or_no_proc_cannot_be_judged() -> None:
-    ended = replace(me(), started=1)
+    ended = me()._replace(started=1)
     assert gone(ended)
-    assert not gone(replace(ended, host="elsewhere"))
-    assert not gone(replace(ended, boot="0000"))
-    assert not gone(replace(ended, boot=""))
-    assert not gone(replace(ended, pid=0))
-    assert not gone(replace(ended, pid=-1))
+    assert not gone(ended._replace(host="elsewhere"))
+    assert not gone(ended._replace(boot="0000"))
+    assert not gone(ended._replace(boot=""))
+    assert not gone(ended._replace(pid=0))
+    assert not gone(ended._replace(pid=-1))
 
 
 def test_a_zombie_is_gone(until) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     stat = Path(f"/proc/{child.pid}/stat")
-    holder = replace(me(), pid=child.pid, started=int(stat.read_text().rpartition(")")[2].split()[19]))
+    holder = me()._replace(pid=child.pid, started=int(stat.read_text().rpartition(")")[2].split()[19]))
     until("the child is a zombie", lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z")
     assert gone(holder)
     child.wait()
@@ -193,7 +192,7 @@ def test_an_old_holder_can_neither_renew_nor_release(path: Path) -> None:
     with pytest.raises(LeaseLost, match="given back"):
         store.renew(new, 15)
     with pytest.raises(LeaseLost, match="not in the store"):
-        store.renew(replace(new, cluster="nowhere"), 15)
+        store.renew(new._replace(cluster="nowhere"), 15)
     store.close()
 
 
