@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from drainctl.errors import (
@@ -27,7 +27,7 @@ from drainctl.errors import (
 )
 from drainctl.journal.lease import Keeper, me
 from drainctl.model import Cluster, Node
-from drainctl.overview import look_around, state_of
+from drainctl.overview import look_around, open_rollout, state_of
 from drainctl.rollout import ending
 from drainctl.rollout.choose import Wish, again, chosen, flag_owner, make_plan
 from drainctl.rollout.keep_out import EVERY_S, KeepOut
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
     from drainctl.journal.door import Lease
     from drainctl.journal.replay import RolloutState
+    from drainctl.model import Survey
     from drainctl.report.door import Listener
-    from drainctl.rollout.survey import Survey
     from drainctl.wire import Wired
 
 LEASE_S = 15.0
@@ -96,7 +96,7 @@ class Controller:
         """
         names = chosen(self.cluster, wish.only)
         seen = look_around(self._wired)
-        seen = replace(seen, errors={name: why for name, why in seen.errors.items() if name in names})
+        seen = seen._replace(errors={name: why for name, why in seen.errors.items() if name in names})
         if any(look.error for look in seen.tables.values()) or seen.errors:
             nothing = Plan(wish.verb, (), {}, {}, {}, wish.release)
             return nothing, seen, refusals(self.cluster, nothing, seen)
@@ -196,26 +196,26 @@ class Controller:
         return found
 
     def _open_one(self, rollout: str | None) -> RolloutState:
-        found = rollout or self._wired.store.latest(self.cluster.app)
-        if found is None:
-            raise ConfigError(f"there is no rollout of {self.cluster.app} yet")
-        state = state_of(self._wired.store, found)
+        store = self._wired.store
+        state = state_of(store, rollout) if rollout else open_rollout(store, self.cluster.app)
+        if state is None:
+            raise ConfigError(
+                f"no rollout of {self.cluster.app} is unfinished: there is nothing to go on with"
+            )
         if not state.open:
-            raise ConfigError(f"rollout {found} ended {state.ended}: there is nothing to go on with")
+            raise ConfigError(f"rollout {state.id} ended {state.ended}: there is nothing to go on with")
         return state
 
     def _refuse_if_open(self) -> None:
-        latest = self._wired.store.latest(self.cluster.app)
-        if latest is None:
+        state = open_rollout(self._wired.store, self.cluster.app)
+        if state is None:
             return
-        state = state_of(self._wired.store, latest)
-        if state.open:
-            where = "\n  ".join(ending.lines(state))
-            why = state.ended or "its controller died"
-            raise PreflightError(
-                f"rollout {state.id} ({state.verb}) was not finished: {why}\n  {where}",
-                hint=f"`drainctl resume {state.id}` goes on with it, `drainctl abort {state.id}` ends it",
-            )
+        where = "\n  ".join(ending.lines(state))
+        why = state.ended or "its controller died"
+        raise PreflightError(
+            f"rollout {state.id} ({state.verb}) was not finished: {why}\n  {where}",
+            hint=f"`drainctl resume {state.id}` goes on with it, `drainctl abort {state.id}` ends it",
+        )
 
     # -------------------------------------------------------- one rollout
 

@@ -14,7 +14,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 # ---------------------------------------------------------------- what drainctl.yml describes
 
@@ -460,3 +463,11 @@ class Release(NamedTuple):
     def to_stage(self) -> bool:
         """Whether it has to be brought to the nodes first."""
         return self.archive is not None or self.url is not None
+
+
+class Survey(NamedTuple):
+    """What was seen before the first act: every balancer's whole table, each node. errors: {node: why}."""
+
+    tables: Mapping[str, BalancerLook]
+    nodes: Mapping[str, NodeLook] = NOTHING
+    errors: Mapping[str, str] = NOTHING

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from drainctl.errors import ConfigError
 from drainctl.journal.door import Lease, Store
 from drainctl.journal.replay import RolloutState, replay
-from drainctl.model import Cluster, FlagCommands, Place
+from drainctl.model import Cluster, FlagCommands, Place, Survey
 from drainctl.node.shell import holder
 from drainctl.rollout.places import find_places
-from drainctl.rollout.survey import Survey, survey
+from drainctl.rollout.survey import survey
 from drainctl.threads import in_parallel
 from drainctl.wire import Wired
 
@@ -19,7 +19,7 @@ from drainctl.wire import Wired
 @dataclass(frozen=True, slots=True)
 class Status:
     """
-    Every node at every balancer, what its disk says, who holds the lease, and the latest rollout.
+    Every node at every balancer, what its disk says, who holds the lease, and the open or latest rollout.
 
     notes: what drainctl.yml names and the balancers do not have.
     """
@@ -51,7 +51,7 @@ def status(wired: Wired) -> Status:
         nonlocal lease, state
         lease = wired.store.held(cluster.app)
         latest = wired.store.latest(cluster.app)
-        state = state_of(wired.store, latest) if latest else None
+        state = open_rollout(wired.store, cluster.app) or (state_of(wired.store, latest) if latest else None)
 
     in_parallel([look, remember])
     notes: list[str] = []
@@ -77,6 +77,21 @@ def as_seen(state: RolloutState, cluster: Cluster, seen: Survey) -> RolloutState
         for name, disk in disks.items()
     }
     return state._replace(nodes={**state.nodes, **nodes})
+
+
+def open_rollout(store: Store, app: str) -> RolloutState | None:
+    """
+    The rollout that is not finished, if there is one: there is never more than one.
+
+    Nodes may be drained and restored by hand meanwhile, which are rollouts too, so it need not be the latest.
+    """
+    for rollout in store.rollouts(app, limit=1000):
+        state = state_of(store, rollout)
+        if state.open:
+            return state
+        if state.verb not in {"drain", "restore"}:
+            return None
+    return None
 
 
 def state_of(store: Store, rollout: str) -> RolloutState:

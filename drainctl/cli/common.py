@@ -169,9 +169,13 @@ def rollout(
 
 
 def events_of(adapters: Wired, rollout: str | None) -> Sequence[Event]:
-    """What the journal has of a rollout, the latest when none is named."""
-    found = rollout or adapters.store.latest(adapters.cluster.app)
-    return adapters.store.events(found) if found else ()
+    """What the journal has of a rollout, of the unfinished one when none is named."""
+    from drainctl.overview import open_rollout
+
+    if rollout is None:
+        state = open_rollout(adapters.store, adapters.cluster.app)
+        rollout = state.id if state else None
+    return adapters.store.events(rollout) if rollout else ()
 
 
 @contextmanager

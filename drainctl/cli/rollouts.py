@@ -19,11 +19,10 @@ from drainctl.cli.common import Options, Over, events_of, global_options, names,
 from drainctl.cli.completion import node_names, rollout_ids
 from drainctl.controller import Controller, Result
 from drainctl.errors import ConfigError, Exit, PreflightError
-from drainctl.model import Cluster, Release
+from drainctl.model import Cluster, Release, Survey
 from drainctl.rollout.choose import Wish
 from drainctl.rollout.plan import Plan
 from drainctl.rollout.planfile import Asked, Document, asked_in, differences, document, runs_already
-from drainctl.rollout.survey import Survey
 
 SOMETHING_TO_DO = 10  # of `plan --detailed-exitcode`; 2 stays for a wrong configuration
 

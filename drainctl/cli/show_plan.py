@@ -6,12 +6,11 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
-from drainctl.model import Cluster, NodeLook, Place
+from drainctl.model import Cluster, NodeLook, Place, Survey
 from drainctl.report.text import columns, seconds, size
 from drainctl.rollout.estimate import Estimate, StepTime
 from drainctl.rollout.plan import Plan, steps
 from drainctl.rollout.planfile import REASON, commands, exact, runs_already
-from drainctl.rollout.survey import Survey
 from drainctl.strategies import http_check
 
 WIDTH = 80

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from drainctl.haproxy_cfg.model import HaproxyCfg
     from drainctl.journal.door import Lease
     from drainctl.journal.replay import RolloutState
-    from drainctl.rollout.survey import Survey
+    from drainctl.model import Survey
     from drainctl.wire import Wired
 
 _LIMIT_S = 20.0

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from drainctl.haproxy_cfg.model import HaproxyCfg, Proxy, Server
 from drainctl.journal.door import Lease
 from drainctl.journal.replay import RolloutState
-from drainctl.model import BalancerLook, Cluster, Node, Place, Process, ServerRow
-from drainctl.rollout.survey import Survey
+from drainctl.model import BalancerLook, Cluster, Node, Place, Process, ServerRow, Survey
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,8 @@ def _node(node: NodeState, event: Event) -> NodeState:
         case "step.acted":
             return node._replace(acted=node.acted | {event.step or ""})
         case "step.seen" | "step.skipped" | "step.failed":
-            return node._replace(step=event.step, why=event.text)
+            given_back = event.kind == "step.seen" and event.step == "restore"
+            return node._replace(step=event.step, why=event.text, flagged=node.flagged and not given_back)
     return node
 
 

@@ -33,8 +33,8 @@ def lab() -> None:
 
 @lab.command()
 @folder
-@click.option("--nodes", type=click.IntRange(1, 200), default=4, show_default=True)
-@click.option("--balancers", type=click.IntRange(1, 9), default=2, show_default=True)
+@click.option("--nodes", type=click.IntRange(1, 200), default=4, show_default=True, help="How many.")
+@click.option("--balancers", type=click.IntRange(1, 9), default=2, show_default=True, help="How many.")
 @click.option("--base", default="127.0.10", show_default=True, help="First three numbers of all addresses.")
 @click.option(
     "--ssh", is_flag=True, help="A real sshd per node; without it nodes are reached as `via: local`."
@@ -42,9 +42,20 @@ def lab() -> None:
 @click.option("--haproxy", type=source, default="auto", show_default=True, help="Where haproxy comes from.")
 @click.option("--nginx", type=source, default="auto", show_default=True, help="Where nginx comes from.")
 @click.option("--inter", default="1s", show_default=True, help="HAProxy's check interval.")
-@click.option("--level", type=click.Choice(["admin", "operator", "user"]), default="admin", show_default=True)
+@click.option(
+    "--level",
+    type=click.Choice(["admin", "operator", "user"]),
+    default="admin",
+    show_default=True,
+    help="What HAProxy's sockets allow; nudges need admin.",
+)
 @click.option("--stats-only", is_flag=True, help="Describe the balancers by their stats pages, read only.")
-@click.option("--master-worker/--no-master-worker", default=True, show_default=True)
+@click.option(
+    "--master-worker/--no-master-worker",
+    default=True,
+    show_default=True,
+    help="Whether HAProxy runs as a master and its workers.",
+)
 @click.option("--cookie", is_flag=True, help="Clients stay with their server by a cookie.")
 @click.option("--state-file", is_flag=True, help="HAProxy loads its server state at a reload.")
 def up(folder: Path, **settings: Any) -> None:
@@ -123,7 +134,12 @@ def status(folder: Path) -> None:
 )
 @click.option("--seconds", type=float, default=0.0, help="End after this time.")
 @click.option("--requests", type=int, default=0, help="End after this many requests.")
-@click.option("--mix", default="get=60,post=30,slow=3,stream=7", show_default=True)
+@click.option(
+    "--mix",
+    default="get=60,post=30,slow=3,stream=7",
+    show_default=True,
+    help="Shares of the kinds of requests.",
+)
 @click.option("--fresh", type=float, default=0.1, show_default=True, help="Share on new connections.")
 @click.option(
     "--slow", "slow_s", type=float, default=1.0, show_default=True, help="Seconds a slow page takes."

@@ -88,7 +88,7 @@ class PlainReport:
                 return [f"{at} {data['outcome']}: {why} (exit {data['exit']}{spent})", *lines]
             case "proof":
                 first, *rest = proof_table(data).splitlines()
-                return [f"{at} proof: {first}", *(f"         {line}" for line in rest)]
+                return [f"{at} proof: {first}", *(f"  {line}" for line in rest)]
         return [f"{at} {text}"]
 
     def _node(self, event: Event, node: str) -> list[str]:

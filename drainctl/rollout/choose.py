@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from drainctl.config.placeholders import fill, values_of
 from drainctl.errors import ConfigError
 from drainctl.journal.replay import RolloutState
-from drainctl.model import Cluster, Disk, NodeLook, Place, Release
+from drainctl.model import Cluster, Disk, NodeLook, Place, Release, Survey
 from drainctl.rollout.plan import Plan, waves
-from drainctl.rollout.survey import Survey
 from drainctl.steps import Job
 
 

@@ -10,6 +10,8 @@ def where(node: NodeState, state: RolloutState) -> str:
     release = state.previous.get(node.name)
     target = state.targets.get(node.name)
     match node.outcome:
+        case "done" if state.verb == "drain":
+            return f"out of rotation and idle, on {release or 'its release'}; `drainctl restore {node.name}`"
         case "done":
             return f"in rotation, on {target or release or 'its release'}"
         case "put-back" | "restored":

@@ -146,12 +146,12 @@ class Performer:
         return "; ".join(words + refused) or "no balancer's socket allows it: their checks decide"
 
     def prune(self, node: Node, protect: frozenset[str]) -> str:
-        """Delete the releases beyond `release.keep`, never one of `protect`."""
+        """Delete the releases beyond `release.keep`, never one of `protect`; says which, "" where none."""
         layout = self._cluster.release
         if layout is None:
-            return "no releases are kept"
+            return ""
         gone = self._hosts[node.name].prune(layout.keep, protect)
-        return f"deleted {', '.join(gone)}" if gone else "nothing to delete"
+        return f"deleted {', '.join(gone)}" if gone else ""
 
     def _warm(self, node: Node, page: WarmUp) -> str:
         """

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from drainctl.model import Cluster, NodeLook, Place, Release, Word
-from drainctl.rollout.survey import Survey
+from drainctl.model import Cluster, NodeLook, Place, Release, Survey, Word
 from drainctl.steps import Holds, Job, Seen, Step
 from drainctl.strategies import expect, http_check
 

@@ -30,10 +30,9 @@ from typing import Any
 from drainctl.config.expand import shown
 from drainctl.config.placeholders import fill, values_of
 from drainctl.errors import ConfigError
-from drainctl.model import Cluster, FlagCommands, FlagFile, FlagHttp, Node, NodeLook
+from drainctl.model import Cluster, FlagCommands, FlagFile, FlagHttp, Node, NodeLook, Survey
 from drainctl.rollout.estimate import Estimate
 from drainctl.rollout.plan import Plan, steps
-from drainctl.rollout.survey import Survey
 from drainctl.rollout.walk import describe
 from drainctl.steps import ClearFlag, Nudge, RunOnNode, SetFlag, SetState, Stage, Step, Switch
 from drainctl.strategies import http_check

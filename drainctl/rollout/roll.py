@@ -90,10 +90,10 @@ class Roll:
     def _held(self) -> Outcome | None:
         """Whether somebody asked to stop before the next wave."""
         if self._world.stop.asked:
-            return Outcome("interrupted", Exit.INTERRUPTED, "interrupted; no node is in flight")
+            return Outcome("interrupted", Exit.INTERRUPTED, "no node is in flight")
         match self._now().asked:
             case "pause":
-                return Outcome("paused", Exit.HALTED, "paused as asked; no node is in flight")
+                return Outcome("paused", Exit.HALTED, "as asked; no node is in flight")
             case "abort":
                 return self._go_back("abort was asked")  # by another drainctl: who began this did not get it
         return None
@@ -229,7 +229,7 @@ class Roll:
         failed = [name for name in self._plan.order if name in self._taken and nodes[name].outcome != "done"]
         left_out = [name for name in failed if nodes[name].outcome == "failed"]
         if self._world.stop.asked:
-            return Outcome("interrupted", Exit.INTERRUPTED, "interrupted; the nodes in flight were settled")
+            return Outcome("interrupted", Exit.INTERRUPTED, "the nodes in flight were settled")
         if not left_out and len(failed) <= self._world.cluster.rollout.max_failed:
             return None
         first = (left_out or failed)[0]
@@ -254,7 +254,8 @@ class Roll:
                 text = self._world.perform.prune(self._world.cluster.node(name), frozenset(map(str, kept)))
             except DrainctlError as error:
                 text = f"old releases are still there: {error}"
-            self._world.record("note", text, node=name, what="pruned")
+            if text:
+                self._world.record("note", text, node=name, what="pruned")
 
     # -------------------------------------------------------- the record
 

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
 
 from drainctl.balancer.fleet import Fleet
 from drainctl.config.placeholders import fill, values_of
 from drainctl.errors import DrainctlError
 from drainctl.http import Http
-from drainctl.model import Answer, BalancerLook, Cluster, Node, NodeLook
+from drainctl.model import Answer, BalancerLook, Cluster, Node, NodeLook, Survey
 from drainctl.node.host import Host
 from drainctl.threads import in_parallel
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What was seen before the first act: every balancer's whole table, each node. errors: {node: why}."""
-
-    tables: Mapping[str, BalancerLook]
-    nodes: Mapping[str, NodeLook] = field(default_factory=dict)
-    errors: Mapping[str, str] = field(default_factory=dict)
 
 
 def survey(cluster: Cluster, fleet: Fleet, hosts: Mapping[str, Host], http: Http) -> Survey:

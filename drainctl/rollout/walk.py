@@ -140,7 +140,8 @@ class Walk:
                 self._tell("step.escalated", step, escalation.why, act=type(escalation.act).__name__)
                 self._perform(escalation.act)
             if verdict.do is Do.WAIT:
-                left = f"; {step.limit_s - spent_s:.0f} s left" if step.limit_s is not None else ""
+                told = step.limit_s is not None and verdict.again_s is None
+                left = f"; {(step.limit_s or 0) - spent_s:.0f} s left" if told else ""
                 self.world.record.waiting(self.node.name, f"{step.name}: {verdict.why}{left}")
             rest_s = step.every_s if in_a_row else pause_s
             self.world.sleep(rest_s if verdict.again_s is None else min(rest_s, verdict.again_s))

@@ -102,7 +102,7 @@ def test_every_command_option_and_exit_code_is_in_it():
 
 def test_groff_has_nothing_against_it():
     done = subprocess.run(
-        [need("groff"), "-man", "-ww", "-Tascii", "-Kutf8"],
+        [need("groff"), "-man", "-ww", "-Tutf8", "-Kutf8"],
         input=page(),
         capture_output=True,
         text=True,
@@ -114,7 +114,7 @@ def test_groff_has_nothing_against_it():
 
 def test_groff_would_say_so():
     done = subprocess.run(
-        [need("groff"), "-man", "-ww", "-Tascii"],
+        [need("groff"), "-man", "-ww", "-Tutf8"],
         input=".SH A\n.nonsense b\n",
         capture_output=True,
         text=True,

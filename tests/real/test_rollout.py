@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from rollout_kit import Heard, configure, current, flags, roll, running, wait_up
 
 from drainctl.config.load import load as load_config
 from drainctl.lab import ready
@@ -26,7 +27,6 @@ from drainctl.lab.cluster import Lab
 from drainctl.lab.load import Load
 from drainctl.lab.report import Report
 from drainctl.rollout.rules import routing_tail_s
-from rollout_kit import Heard, configure, current, flags, roll, running, wait_up
 from tests.conftest import SLOW, until
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]

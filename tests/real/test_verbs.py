@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from rollout_kit import Running, Said, cli, configure, current, flags, masters, running, wait_up
 
 from drainctl.lab.cluster import Lab
 from drainctl.lab.load import Load
 from drainctl.lab.releases import make_release, unpack
-from rollout_kit import Running, Said, cli, configure, current, flags, masters, running, wait_up
 from tests.conftest import SLOW, need, until
 
 pytestmark = pytest.mark.real

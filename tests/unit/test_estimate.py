@@ -6,11 +6,10 @@ import events_kit
 import pytest
 from world_kit import cluster
 
-from drainctl.model import Amount, Checks, Disk, NodeLook, Release, RolloutPolicy, WatchPolicy
+from drainctl.model import Amount, Checks, Disk, NodeLook, Release, RolloutPolicy, Survey, WatchPolicy
 from drainctl.rollout.choose import Wish, make_plan
 from drainctl.rollout.estimate import estimate, median, tells
 from drainctl.rollout.plan import Plan
-from drainctl.rollout.survey import Survey
 
 FILE = cluster(
     nodes=6,

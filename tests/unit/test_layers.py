@@ -32,7 +32,7 @@ VERBS = {"wire", "overview", "controller"}
 FILLED = {"config.placeholders", "config.expand"}  # pure: names and secrets in texts
 
 # Who may import whom, below `drainctl.`; the longest name that fits a module counts. A package may always
-# import itself. `rollout.survey` holds a noun (what was seen before the first act) and the look.
+# import itself.
 MAY = {
     "": set(),
     "errors": set(),
@@ -55,8 +55,8 @@ MAY = {
     "rollout.decide": NOUNS,
     "rollout.proof": NOUNS,
     "rollout.ending": {*NOUNS, *RECORD},
-    "rollout.plan": {*NOUNS, *MIDDLE, "rollout.survey"},
-    "rollout.choose": {*NOUNS, *RECORD, *MIDDLE, *FILLED, "rollout.survey"},
+    "rollout.plan": {*NOUNS, *MIDDLE},
+    "rollout.choose": {*NOUNS, *RECORD, *MIDDLE, *FILLED},
     "rollout": {*NOUNS, *RECORD, *MIDDLE, *ADAPTERS, *FILLED, "threads", "report.door"},
     "wire": {*NOUNS, *ADAPTERS, *FILLED},
     "overview": {*NOUNS, "journal", "node.shell", "rollout", "threads", "wire"},

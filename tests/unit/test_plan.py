@@ -21,13 +21,13 @@ from drainctl.model import (
     NodeLook,
     Place,
     RolloutPolicy,
+    Survey,
     WatchPolicy,
 )
 from drainctl.rollout import rules
 from drainctl.rollout.choose import Wish, make_plan
 from drainctl.rollout.places import find_places
 from drainctl.rollout.plan import refusals, waves
-from drainctl.rollout.survey import Survey
 
 FOUR = cluster(nodes=4, balancers=1)
 WELL = NodeLook(check=Answer(200), version=Answer(200, "v1"), disk=Disk("v1", ("v0", "v1")))

@@ -23,13 +23,13 @@ from drainctl.model import (
     ReleaseLayout,
     RolloutPolicy,
     Service,
+    Survey,
 )
 from drainctl.rollout.choose import Wish, make_plan
 from drainctl.rollout.estimate import estimate
 from drainctl.rollout.places import find_places
 from drainctl.rollout.plan import refusals
 from drainctl.rollout.planfile import Asked, Made, asked_in, differences, document, parse, runs_already
-from drainctl.rollout.survey import Survey
 
 MADE = Made("0.1.0", "2026-05-04T14:02:11Z", "a" * 64)
 RELEASE = Release("v2", archive="/v2.tar", sha256="b" * 64, size=31_000_000)
@@ -148,7 +148,7 @@ def test_every_node_runs_it_already_only_where_it_answers_with_it():
     assert runs_already(FOUR, planned(FOUR, seen), seen)
     assert not runs_already(FOUR, planned(FOUR, survey(FOUR)), survey(FOUR))
     old = seen.nodes["web4"]._replace(version=Answer(200, "v1"))
-    other = replace(seen, nodes={**seen.nodes, "web4": old})
+    other = seen._replace(nodes={**seen.nodes, "web4": old})
     assert not runs_already(FOUR, planned(FOUR, other), other)
     unnamed = planned(FOUR, seen, None, line="update")
     assert not runs_already(FOUR, unnamed, seen)
@@ -187,7 +187,7 @@ def test_the_time_says_where_it_comes_from():
 def test_a_node_that_answers_another_release_than_it_links_to_is_told():
     seen = survey(FOUR)
     lying = seen.nodes["web2"]._replace(version=Answer(200, "v7\n"))
-    text = screen(seen=replace(seen, nodes={**seen.nodes, "web2": lying}))
+    text = screen(seen=seen._replace(nodes={**seen.nodes, "web2": lying}))
     assert "  web2: v1 -> v2, but answers 'v7', by http-check (configured)\n" in text
 
 
