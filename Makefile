@@ -49,7 +49,7 @@ docs: $(VENV)/.dev
 	$(RUN)/python -m drainctl.cli.man > docs/drainctl.1
 
 soak: $(VENV)/.dev
-	DRAINCTL_SOAK=1 $(RUN)/python -m pytest tests/soak tests/unit/test_roll.py --timeout 3600
+	DRAINCTL_SOAK=1 $(RUN)/python -m pytest tests/unit/test_roll.py tests/faults tests/real --timeout 3600
 
 clean:
 	rm -rf $(VENV) .lab dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -30,10 +30,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from drainctl.balancer.open import open_balancer
 from drainctl.config.load import load
+from drainctl.errors import BalancerError
 from drainctl.journal.open import open_store
 from drainctl.lab.cluster import Lab
 from drainctl.lab.load import Load
-
 
 SLOW_S = 0.5  # many at any time, so one that has just begun is in flight whenever a node leaves
 INTER_S = 0.5
@@ -66,10 +66,11 @@ def deploy(lab: Lab, release: str) -> Roll:
     env = dict(os.environ, BENCH_TOLD=str(told))
     command = [sys.executable, "-c", MEASURED, "-c", str(lab.config), "--output", "json", "deploy"]
     began = time.monotonic()
-    done = subprocess.run([*command, str(lab.folder / f"releases/{release}.tar.gz")], capture_output=True, env=env)
+    archive = str(lab.folder / f"releases/{release}.tar.gz")
+    done = subprocess.run([*command, archive], capture_output=True, text=True, env=env, check=False)
     wall_s = time.monotonic() - began
     if done.returncode:
-        sys.exit(f"deploy {release} ended with {done.returncode}:\n{done.stdout.decode()}{done.stderr.decode()}")
+        sys.exit(f"deploy {release} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     cluster = load(str(lab.config))
     with closing(open_store(cluster.store)) as store:
         events = store.events(store.latest(cluster.app) or "")
@@ -118,13 +119,13 @@ def nudge(doors: list, server: str, health: str) -> None:
     for door in doors:
         try:
             door.set_health("shop", server, health)
-        except Exception:  # a read-only balancer: wait for its check instead
+        except BalancerError:  # a read-only one: wait for its check instead
             time.sleep(2 * INTER_S)
 
 
 def fetch(url: str) -> str:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - the lab's own address
             return answer.read().decode().strip()
     except OSError:
         return ""
@@ -134,7 +135,8 @@ def measured(lab: Lab, rounds: int) -> tuple[list[Roll], dict[str, float]]:
     """Deploys v2, v3, v2, … under load; the bare restart is measured between them, on the same lab."""
     deploy(lab, "v2")  # the first one makes the journal and warms the disk
     rolls, physics = [], []
-    with Load(lab.urls, rate=150.0, mix="get=50,post=20,slow=25,stream=5", slow_s=SLOW_S) as users:
+    mix = "get=50,post=20,slow=25,stream=5"
+    with Load(lab.urls, rate=150.0, mix=mix, slow_s=SLOW_S) as users:
         time.sleep(1.0)
         for at in range(rounds):
             release, other = ("v3", "v2") if at % 2 == 0 else ("v2", "v3")
@@ -142,7 +144,7 @@ def measured(lab: Lab, rounds: int) -> tuple[list[Roll], dict[str, float]]:
             physics += [bare(lab, other), bare(lab, release)]
             time.sleep(1.0)
     report = users.report
-    print(f"  load: {report.requests} requests, {report.failed} failed {dict(report.bins) if report.failed else ''}")
+    print(f"  load: {report.requests} requests, {report.failed} failed")
     if report.failed:
         sys.exit("a bench with failed requests measures nothing")
     return rolls, {name: median([one[name] for one in physics]) for name in physics[0]}
@@ -160,7 +162,8 @@ def tell(title: str, rolls: list[Roll], physics: dict[str, float], checks_s: flo
     limit_s = stage_s + nodes * (per_node + checks_s)
     print(f"{title}")
     print(f"  wall {wall_s:6.2f} s   limit {limit_s:6.2f} s   ratio {wall_s / limit_s:.2f}")
-    print(f"  cpu  {median([roll.cpu_s for roll in rolls]):6.2f} s   rss {median([roll.rss_mb for roll in rolls]):.0f} MB")
+    cpu_s, rss_mb = median([roll.cpu_s for roll in rolls]), median([roll.rss_mb for roll in rolls])
+    print(f"  cpu  {cpu_s:6.2f} s   rss {rss_mb:.0f} MB")
     print(
         f"  limit per node: longest request {SLOW_S:.2f} + stop and boot {physics['restart']:.2f} + "
         f"warm {physics['warm']:.2f} + watch {WATCH_S:.2f} + checks {checks_s:.2f} s; stage {stage_s:.2f} s"

@@ -129,7 +129,7 @@ class Controller:
             plan, seen, found = self.plan(wish)
             accept(plan, seen)
             if found:
-                raise PreflightError(_lines(found), hint="`drainctl status` shows every node")
+                raise PreflightError(_lines(found), hint=_hint(seen))
             record = Recorder(self._wired.store, rollout, self._listeners)
             _announce(record, self.cluster, plan, wish, keeper.lease)
             # Known only once it has a beginning: one without would be open for ever, and could not be read.
@@ -336,6 +336,13 @@ def _announce(record: Recorder, cluster: Cluster, plan: Plan, wish: Wish, lease:
         token=lease.token,
         holder=str(lease.holder),
     )
+
+
+def _hint(seen: Survey) -> str:
+    """What helps with what could not be looked at, else where to look."""
+    hints = [look.hint for look in seen.tables.values() if look.error and look.hint]
+    hints += [seen.hints[name] for name in seen.errors if name in seen.hints]
+    return "\n".join(dict.fromkeys(hints)) or "`drainctl status` shows every node"
 
 
 def _flag_text(rollout: str, verb: str, lease: Lease) -> str:

@@ -381,7 +381,7 @@ class BalancerLook(NamedTuple):
     What one balancer showed in one look.
 
     at_s: monotonic clock when the look *began*, seconds: what it shows is no older. error: why it could
-    not be read (then everything else is empty). rows: the asked servers only, unless the whole table was
+    not be read (then everything else is empty); hint: what helps. rows: the asked servers only, unless the whole table was
     asked. can_change: the socket's level is admin, so a nudge is possible. frontends: request counters.
     """
 
@@ -394,6 +394,7 @@ class BalancerLook(NamedTuple):
     old_workers: tuple[OldWorker, ...] = ()
     can_change: bool = False
     error: str | None = None
+    hint: str | None = None
 
     def row(self, backend: str, server: str) -> ServerRow | None:
         return next((row for row in self.rows if (row.backend, row.server) == (backend, server)), None)
@@ -466,8 +467,9 @@ class Release(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What was seen before the first act: every balancer's whole table, each node. errors: {node: why}."""
+    """What was seen before the first act: every balancer's whole table, each node. errors, hints: {node: text}."""
 
     tables: Mapping[str, BalancerLook]
     nodes: Mapping[str, NodeLook] = NOTHING
     errors: Mapping[str, str] = NOTHING
+    hints: Mapping[str, str] = NOTHING

@@ -26,7 +26,15 @@ STAGGER_S = 0.25  # RFC 8305, section 8: Connection Attempt Delay
 ASK_S = 0.05
 
 # What connect(2) says of this machine rather than of that one.
-_OURS = {errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EACCES, errno.EPERM}
+_OURS = {
+    errno.EADDRNOTAVAIL,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+    errno.EACCES,
+    errno.EPERM,
+}
 
 
 class DialFailed(OSError):

@@ -275,9 +275,18 @@ def _parsed(fd: int, head: bytes) -> Marks:
 
 
 def _write(fd: int, head: bytes, marks: Marks) -> None:
-    generation = HEAD.unpack(head)[1] + 1 if len(head) == HEAD.size and head.startswith(MAGIC) else time.time_ns()
+    generation = (
+        HEAD.unpack(head)[1] + 1 if len(head) == HEAD.size and head.startswith(MAGIC) else time.time_ns()
+    )
     rows = [
-        {"machine": d.machine, "since": d.since, "until": d.until, "by": d.by, "why": d.why, "by_hand": d.by_hand}
+        {
+            "machine": d.machine,
+            "since": d.since,
+            "until": d.until,
+            "by": d.by,
+            "why": d.why,
+            "by_hand": d.by_hand,
+        }
         for d in marks.values()
     ]
     text = json.dumps(rows).encode()

@@ -206,11 +206,12 @@ class Course:
 class Pulse:
     """What a machine's probes show, over time: half-open until enough are good, down when enough are not."""
 
-    __slots__ = ("_bad", "_good")
+    __slots__ = ("_bad", "_good", "suspect")
 
     def __init__(self) -> None:
         self._good = 0
         self._bad = 0
+        self.suspect = False  # it has begun to fail: the next probe need not wait
 
     def beat(self, fault: Fault | None, policy: Policy, *, down: bool) -> str:
         """
@@ -221,9 +222,9 @@ class Pulse:
         Returns: "mark" (mark it, or renew the mark), "lift", or "" for nothing.
         """
         if fault is None:
-            self._good, self._bad = self._good + 1, 0
+            self._good, self._bad, self.suspect = self._good + 1, 0, False
             return "lift" if down and self._good >= policy.rise else ""
         self._good, self._bad = 0, self._bad + 1
         dead = fault.marks or self._bad >= policy.fall
+        self.suspect = not (down or dead)
         return "mark" if down or dead else ""
-

@@ -90,9 +90,14 @@ class Prober:
 
     def run(self, stop: threading.Event) -> None:
         """Probe here until `stop` is set."""
-        while not stop.wait(self._policy.every_s * random.uniform(1 - JITTER, 1 + JITTER)):  # noqa: S311  no secret
+        while not stop.wait(self._pause_s()):
             if not self.round() and not self._watch:
                 return
+
+    def _pause_s(self) -> float:
+        if any(pulse.suspect for pulse in self._pulses.values()):
+            return 0.0
+        return self._policy.every_s * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  no secret
 
     def _run(self, stop: threading.Event) -> None:
         try:

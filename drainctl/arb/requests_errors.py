@@ -77,15 +77,15 @@ def _while_connecting(error: BaseException) -> Fault:
     return Fault.LOCAL
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def _chain(error: BaseException) -> Iterator[BaseException]:
     """The exception, what it wraps, and what it came from."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:
         one = waiting.pop()
-        if one is None or id(one) in seen:
+        if id(one) in seen:
             continue
         seen.add(id(one))
         yield one
-        waiting += [one.__cause__, one.__context__, getattr(one, "reason", None)]
-        waiting += [arg for arg in one.args if isinstance(arg, BaseException)]
+        inner = (one.__cause__, one.__context__, getattr(one, "reason", None), *one.args)
+        waiting += [each for each in inner if isinstance(each, BaseException)]

@@ -102,12 +102,18 @@ class ReplicaAdapter(HTTPAdapter):
         limits = _limits(timeout, policy)
         machine = course.machine
         while machine is not None:
-            attempt = Attempt(machine.name, self.board, known_down=machine.name in down, movable=repeatable and policy.move)
+            attempt = Attempt(
+                machine.name, self.board, known_down=machine.name in down, movable=repeatable and policy.move
+            )
             attempt.read_s = limits[1]
             one = _readdressed(request, machine.url + path)
             try:
                 response = self._sent(attempt, one, stream, limits, verify, cert)
-            except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+            except (
+                requests.ConnectionError,
+                requests.Timeout,
+                requests.exceptions.ChunkedEncodingError,
+            ) as error:
                 cause: Exception = error
             else:
                 response.url = request.url or ""
@@ -164,7 +170,9 @@ class ReplicaAdapter(HTTPAdapter):
         name = _host(url)
         shard = self.shards.get(name)
         if shard is None:
-            raise requests.exceptions.InvalidURL(f"{url}: no shard {name!r}; there are {', '.join(self.shards)}")
+            raise requests.exceptions.InvalidURL(
+                f"{url}: no shard {name!r}; there are {', '.join(self.shards)}"
+            )
         return shard, request.path_url
 
     def close(self) -> None:
@@ -210,9 +218,7 @@ class ReplicaSession(requests.Session):
         """Who is down, as this session knows it."""
         return self.arb.board
 
-    def merge_environment_settings(
-        self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
-    ) -> Any:
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
         """As requests does it, but for a shard no proxy is looked for: none would be used."""
         if self.get_adapter(url) is not self.arb:
             return super().merge_environment_settings(url, proxies, stream, verify, cert)
@@ -231,7 +237,9 @@ class ReplicaSession(requests.Session):
         if isinstance(url, str) and url.startswith("arb://"):
             name = _host(url)
             if name not in self._schemes:
-                raise requests.exceptions.InvalidURL(f"{url}: no shard {name!r}; there are {', '.join(self._schemes)}")
+                raise requests.exceptions.InvalidURL(
+                    f"{url}: no shard {name!r}; there are {', '.join(self._schemes)}"
+                )
             request.url = self._schemes[name] + url[3:]
         return super().prepare_request(request)
 
@@ -270,7 +278,8 @@ def _readdressed(request: requests.PreparedRequest, url: str) -> requests.Prepar
 
 def _rewound(request: requests.PreparedRequest) -> bool:
     """Whether the body can be sent once more; a file is put back to where it began, an iterator cannot be."""
-    if request.body is None or isinstance(request.body, bytes | str):
+    body: object = request.body
+    if body is None or isinstance(body, bytes | str):
         return True
     try:
         rewind_body(request)
@@ -322,7 +331,9 @@ class _Limited:
             if self.sock is None:
                 self.connect()
             if not attempt.reused:
-                self.sock.settimeout(attempt.read_s)  # urllib3 would go on with the connect limit until all is sent
+                self.sock.settimeout(
+                    attempt.read_s
+                )  # urllib3 would go on with the connect limit until all is sent
             attempt.sock = self.sock
             attempt.sent = True
         super().send(data)  # type: ignore[misc]  # mixed into urllib3's connections

@@ -66,7 +66,9 @@ class Kept:
 
     def log(self, after: int) -> dict[str, Any]:
         """Writes after that number, and the number of the last there is."""
-        rows = self._rows("SELECT seq, key, value, at FROM log WHERE seq > ? ORDER BY seq LIMIT ?", after, BATCH)
+        rows = self._rows(
+            "SELECT seq, key, value, at FROM log WHERE seq > ? ORDER BY seq LIMIT ?", after, BATCH
+        )
         last = self._rows("SELECT coalesce(max(seq), 0) FROM log")[0][0]
         return {"last": last, "rows": [[seq, key, value.hex(), at] for seq, key, value, at in rows]}
 
@@ -219,7 +221,9 @@ def address(text: str) -> tuple[str, int]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Serve until SIGTERM; what runs then is finished first."""
-    parser = argparse.ArgumentParser(prog="python -m drainctl.arb.store", description="a data store for tests")
+    parser = argparse.ArgumentParser(
+        prog="python -m drainctl.arb.store", description="a data store for tests"
+    )
     parser.add_argument("--listen", required=True, type=address, metavar="HOST:PORT")
     parser.add_argument("--file", required=True)
     parser.add_argument("--peer", metavar="URL")

@@ -117,7 +117,9 @@ def accepts(listen: str, limit_s: float = START_S) -> None:
             socket.create_connection((host, int(port)), timeout=1).close()
         except OSError as error:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{listen} accepts no connection {limit_s:g} s after its start: {error}") from error
+                raise TimeoutError(
+                    f"{listen} accepts no connection {limit_s:g} s after its start: {error}"
+                ) from error
             time.sleep(0.02)
         else:
             return

@@ -252,7 +252,7 @@ class _Reader:
         try:
             look = self._door.look(None if whole else self.servers)
         except BalancerError as error:
-            look = BalancerLook(self._door.name, began, error=str(error))
+            look = BalancerLook(self._door.name, began, error=str(error), hint=error.hint)
         except Exception as error:  # noqa: BLE001  # a defect of ours: `look` raises it in the caller's thread
             self._failure = error
             look = BalancerLook(self._door.name, began, error=f"{self._door.name}: {error!r}")

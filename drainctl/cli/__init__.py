@@ -15,6 +15,7 @@ from drainctl.errors import DrainctlError, Exit
 
 # name: (module, section, short help). Shown in this order.
 COMMANDS = {
+    "doctor": ("doctor", "set up", "Look for what would go wrong; touches nothing"),
     "explain": ("explain", "set up", "What a key of drainctl.yml is for, its default, an example"),
     "schema": ("explain", "set up", "The JSON Schema of drainctl.yml, for editors"),
     "completion": ("completion", "set up", "The script that completes commands and nodes in a shell"),
@@ -121,6 +122,18 @@ def main() -> None:
     except DrainctlError as error:
         show_error(error)
         sys.exit(error.exit)
+    except Exception:  # noqa: BLE001  Python's own exit code 1 would say that everything was put back
+        show_defect()
+        sys.exit(Exit.HALTED)
+
+
+def show_defect() -> None:
+    """What nobody foresaw: all of it, then what to do, since nodes may be in flight."""
+    import traceback
+
+    click.echo(traceback.format_exc(), err=True)
+    click.echo("error: a defect of drainctl ended it; nodes in flight are as they were left", err=True)
+    click.echo("hint: `drainctl status` shows where each node is; `drainctl resume` goes on", err=True)
 
 
 def show_error(error: DrainctlError) -> None:

@@ -8,14 +8,14 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from drainctl.errors import ConfigError
+from drainctl.errors import ConfigError, DrainctlError
 from drainctl.model import Amount, Cluster
 from drainctl.report.door import Listener
 from drainctl.rollout.rules import problems
@@ -24,6 +24,8 @@ from drainctl.wire import Wired
 if TYPE_CHECKING:
     from drainctl.controller import Controller, Result
     from drainctl.journal.events import Event
+    from drainctl.report.terminal import TerminalReport
+    from drainctl.report.together import Together
     from drainctl.rollout.world import Stop
 
 OUTPUTS = ("text", "plain", "json", "github", "gitlab")
@@ -110,8 +112,8 @@ def _overridden(cluster: Cluster, over: Over) -> Cluster:
     return changed
 
 
-def reports(options: Options, past: Sequence[Event] = ()) -> Listener:
-    """The listeners that `--output` and `--junit` ask for."""
+def reports(options: Options, past: Sequence[Event] = (), view: TerminalReport | None = None) -> Together:
+    """The listeners that `--output` and `--junit` ask for; `view` is the live one, where it can be."""
     from drainctl.report.together import Together
 
     found: list[Listener] = []
@@ -128,10 +130,8 @@ def reports(options: Options, past: Sequence[Event] = ()) -> Listener:
             from drainctl.report.gitlab import GitlabReport
 
             found.append(GitlabReport(verbose=options.verbose, past=past))
-        case "text":
-            from drainctl.report.terminal import TerminalReport
-
-            found.append(TerminalReport(sys.stderr, past=past))
+        case "text" if view is not None:
+            found.append(view)
         case _:
             from drainctl.report.plain import PlainReport
 
@@ -143,6 +143,17 @@ def reports(options: Options, past: Sequence[Event] = ()) -> Listener:
     return Together(found)
 
 
+def live_view(options: Options, past: Sequence[Event] = ()) -> TerminalReport | None:
+    """The live view, where text is asked for and standard error is a screen that is ours to draw on."""
+    from drainctl.report.keys import in_foreground
+
+    if options.output != "text" or not in_foreground(2) or os.environ.get("TERM", "dumb") == "dumb":
+        return None
+    from drainctl.report.terminal import TerminalReport
+
+    return TerminalReport(sys.stderr, past=past)
+
+
 def rollout(
     options: Options,
     do: Callable[[Controller], Result],
@@ -150,8 +161,19 @@ def rollout(
     *,
     past: Callable[[Wired], Sequence[Event]] = lambda _: (),
 ) -> None:
+    """`go`, then leave with its exit code."""
+    raise click.exceptions.Exit(int(go(options, do, over, past=past).exit))
+
+
+def go(
+    options: Options,
+    do: Callable[[Controller], Result],
+    over: Over | None = None,
+    *,
+    past: Callable[[Wired], Sequence[Event]] = lambda _: (),
+) -> Result:
     """
-    Run one rollout with its reports and signals, and leave with its exit code; the reports tell the rest.
+    Run one rollout with its reports and signals; the reports tell of it.
 
     past: the events before this process, of a rollout that is resumed.
     """
@@ -159,13 +181,62 @@ def rollout(
     from drainctl.rollout import world
 
     stop = world.Stop()
-    with wired(options, over) as adapters, signals(stop):
-        report = reports(options, past(adapters))
-        try:
-            result = do(controller.Controller(adapters, [report], stop))
-        finally:
-            report.close()
-    raise click.exceptions.Exit(int(result.exit))
+    report: Together | None = None
+    view: TerminalReport | None = None
+    with (
+        ci_told(options, began=lambda: report is not None and report.heard),
+        wired(options, over) as adapters,
+        signals(stop, lambda text: bool(view and view.say(text))),
+    ):
+        before = past(adapters)
+        view = live_view(options, before)
+        report = reports(options, before, view)
+        it = controller.Controller(adapters, [report], stop)
+        with _shown(view, adapters, it):
+            try:
+                return do(it)
+            finally:
+                report.close()
+
+
+@contextmanager
+def ci_told(options: Options, began: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """What ends the block is told to the CI system too, which `--output` and `--junit` name."""
+    try:
+        yield
+    except DrainctlError as error:
+        _tell_ci(options, error, began=began())
+        raise
+
+
+def _tell_ci(options: Options, error: DrainctlError, *, began: bool) -> None:
+    """An error that is no event, in the CI system's own form; stderr has it in any case."""
+    message, hint, code = str(error), error.hint, int(error.exit)
+    try:
+        if options.output == "github":
+            from drainctl.report import github
+
+            github.refused(message, hint, code, began=began)
+        if options.output == "gitlab":
+            from drainctl.report import gitlab
+
+            gitlab.refused(code, began=began)
+        if options.junit and not began:
+            from drainctl.report import junit
+
+            junit.refused(Path(options.junit), message, hint, code)
+    except OSError as failed:
+        click.echo(f"warning: the CI system was not told: {failed}", err=True)
+
+
+def _shown(
+    view: TerminalReport | None, adapters: Wired, controller: Controller
+) -> AbstractContextManager[None]:
+    if view is None:
+        return nullcontext()
+    from drainctl.cli.live import shown
+
+    return shown(view, adapters, controller)
 
 
 def events_of(adapters: Wired, rollout: str | None) -> Sequence[Event]:
@@ -179,8 +250,12 @@ def events_of(adapters: Wired, rollout: str | None) -> Sequence[Event]:
 
 
 @contextmanager
-def signals(stop: Stop) -> Iterator[None]:
-    """SIGINT and SIGTERM: the first settles the nodes in flight, the second stops at once."""
+def signals(stop: Stop, show: Callable[[str], bool] = lambda _: False) -> Iterator[None]:
+    """
+    SIGINT and SIGTERM: the first settles the nodes in flight, the second stops at once.
+
+    show: puts a line on the live view; False where there is none.
+    """
     told = {1: "settling the nodes in flight; once more stops at once", 2: "stopping at once"}
     times = 0
 
@@ -188,7 +263,7 @@ def signals(stop: Stop) -> Iterator[None]:
         nonlocal times
         times += 1
         stop.ask()
-        if times in told:
+        if times in told and not show(f"interrupted: {told[times]}"):
             os.write(2, f"\ninterrupted: {told[times]}\n".encode())  # a signal handler must not use buffers
 
     old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

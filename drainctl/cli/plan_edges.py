@@ -14,7 +14,7 @@ from drainctl.errors import ConfigError
 from drainctl.journal.door import Store
 from drainctl.journal.events import Event
 from drainctl.model import Cluster
-from drainctl.overview import state_of
+from drainctl.overview import open_rollout
 from drainctl.rollout.estimate import LAST, tells
 from drainctl.rollout.planfile import Document, Made, parse
 
@@ -50,8 +50,8 @@ def past(store: Store, app: str, line: str | None) -> list[Sequence[Event]]:
 
 def unfinished(store: Store, app: str) -> list[str]:
     """Why the journal is against a new rollout: one runs, or was not finished."""
-    latest = store.latest(app)
-    if latest is None or not (state := state_of(store, latest)).open:
+    state = open_rollout(store, app)
+    if state is None:
         return []
     lease = store.held(app)
     if lease:

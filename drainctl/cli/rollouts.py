@@ -179,10 +179,23 @@ def plan(options: Options, source: Source, over: Over, out: str | None, detailed
     metavar="FILE",
     help="Exactly what `plan --out FILE` wrote, or nothing.",
 )
+@click.option(
+    "--abandoned",
+    type=click.Choice(["resume", "abort", "fail"]),
+    default="fail",
+    show_default=True,
+    help="What is done first about a rollout whose drainctl died or was interrupted; fail: refuse.",
+)
 @lease_options
 @global_options
 def deploy(
-    options: Options, source: Source, over: Over, plan_file: str | None, wait_s: float, steal: bool
+    options: Options,
+    source: Source,
+    over: Over,
+    plan_file: str | None,
+    abandoned: str,
+    wait_s: float,
+    steal: bool,
 ) -> None:
     """
     Roll a release over the cluster: tar (gz, xz, zst), directory, or a URL that the nodes fetch.
@@ -196,6 +209,7 @@ def deploy(
     drainctl deploy https://ci.example.com/shop-1.4.2.tar.gz --sha256 9f86d0…
     drainctl deploy --command 'sudo /usr/local/bin/update-shop' --id 1.4.2
     drainctl deploy --plan plan.json
+    drainctl deploy shop-1.4.2.tar.gz --abandoned abort --wait 60   # in a pipeline
     """
     planned = None
     if plan_file:
@@ -203,6 +217,10 @@ def deploy(
 
         planned = plan_edges.read(plan_file)
         source, over = _as_planned(planned, source, over)
+    if abandoned != "fail":
+        from drainctl.cli.abandoned import settle
+
+        settle(options, abandoned, wait_s, lambda cluster: prepared(cluster, source))
 
     def go(controller: Controller) -> Result:
         def accept(made: Plan, seen: Survey) -> None:

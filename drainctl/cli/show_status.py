@@ -22,8 +22,9 @@ def status_text(status: Status) -> str:
         told = [_at(status, node.name, balancer) for balancer in balancers]
         rows.append([node.name, release, str(look.check or "-"), *told, _flag(look)])
     lines = columns(rows)
-    lines += [f"{name}: {look.error}" for name, look in status.survey.tables.items() if look.error]
-    lines += [f"{name}: {why}" for name, why in status.survey.errors.items()]
+    wrong = {name: look.error for name, look in status.survey.tables.items() if look.error}
+    wrong |= status.survey.errors
+    lines += [f"{name}: {why.removeprefix(f'{name}: ')}" for name, why in wrong.items()]
     lines += status.notes
     if status.lease:
         since = time.strftime("%H:%M:%S UTC", time.gmtime(status.lease.since_s))

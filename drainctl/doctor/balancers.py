@@ -57,7 +57,7 @@ def out_by_hand(picture: Picture) -> Iterator[Finding]:
             change = f"set server {place.backend}/{place.server} state ready   (on {place.balancer}'s socket)"
             if by_name:
                 change = f"an address for {place.server} that resolves on {place.balancer}"
-            seen = f"{row.status} for {seconds(row.since_s)}"
+            seen = f"{row.status} for {_age(row)}"
             yield Finding("server-out-by-hand", Severity.REFUSES, str(place), seen, change)
 
 
@@ -82,10 +82,15 @@ def down(picture: Picture) -> Iterator[Finding]:
     """A server that HAProxy takes for dead."""
     for _, place, row in picture.rows():
         if row.status.word is Word.DOWN:
-            seen = f"{row.status} for {seconds(row.since_s)}, check {row.check} {row.last_check}".rstrip()
+            seen = f"{row.status} for {_age(row)}, check {row.check} {row.last_check}".rstrip()
             yield Finding(
                 "server-down", Severity.ADVICE, str(place), seen, "repair it before the others leave"
             )
+
+
+def _age(row: ServerRow) -> str:
+    """How long it has been so. HAProxy counts whole seconds."""
+    return f"{row.since_s} s" if row.since_s < 100 else seconds(row.since_s)
 
 
 def weight_zero(picture: Picture) -> Iterator[Finding]:
@@ -199,9 +204,10 @@ def process_changes(picture: Picture) -> Iterator[Finding]:
 
 
 def _differ(before: Process | None, now: Process | None) -> bool:
-    return None not in (before and before.pid, now and now.pid) and (before and before.pid) != (
-        now and now.pid
-    )
+    """Two known processes, the second of which did not begin between the two looks: that is a reload."""
+    if before is None or now is None or None in (before.pid, now.pid):
+        return False
+    return before.pid != now.pid and (now.uptime_s or 0) > 1
 
 
 def versions(picture: Picture) -> Iterator[Finding]:

@@ -150,8 +150,9 @@ WHY = {
     "cfg-unread": "This part of the file is not judged here.",
     "no-httpchk": "A plain connect is no question that could be answered 404.",
     "no-disable-on-404": (
-        "Without it a 404 is a failed check: HAProxy goes on sending requests for `fall` checks, and then "
-        "shows DOWN where it should show NOLB. drainctl stops at `out` and puts the node back."
+        "Without it a 404 is a failed check, and the server gets requests until `fall` of them made it DOWN. "
+        "drainctl's nudge hides that; without a nudge a deploy stops at `out`, and whoever sets the flag by "
+        "hand loses requests."
     ),
     "track-without-httpchk": (
         "HAProxy refuses to start: a tracking backend must have the same disable-on-404."

@@ -28,7 +28,7 @@ def unread(picture: Picture) -> Iterator[Finding]:
 
 def health_check(picture: Picture) -> Iterator[Finding]:
     """No HTTP check, or one for which a 404 is a plain failure."""
-    for _, cfg, proxy, pairs in picture.configured():
+    for balancer, cfg, proxy, pairs in picture.configured():
         if all(server.settings.track for _, server in pairs):
             continue
         uri = urlsplit(picture.cluster.health.check).path or "/"
@@ -41,7 +41,8 @@ def health_check(picture: Picture) -> Iterator[Finding]:
         elif not value(proxy.settings.disable_on_404, False):
             seen = f"backend {proxy.name} lacks `http-check disable-on-404`"
             change = "http-check disable-on-404"
-            yield Finding("no-disable-on-404", Severity.REFUSES, at, seen, change)
+            severity = Severity.LOSES if picture.can_nudge(balancer) else Severity.REFUSES
+            yield Finding("no-disable-on-404", severity, at, seen, change)
 
 
 def tracking(picture: Picture) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from drainctl.doctor.node_line import Asked, line, parse
 from drainctl.doctor.picture import NodeFacts, Picture
 from drainctl.errors import CommandFailed, CommandTimedOut, ConfigError, ConnectFailed, JournalError
 from drainctl.model import Cluster, FlagFile, Node, Place
-from drainctl.overview import look_around, state_of
+from drainctl.overview import look_around, open_rollout
 from drainctl.rollout.places import find_places
 from drainctl.threads import in_parallel
 
@@ -125,10 +125,9 @@ def _unknown_keys(cluster: Cluster) -> dict[str, str]:
 
 
 def _journal(wired: Wired) -> tuple[Lease | None, RolloutState | None, str | None]:
-    """Who holds the lease, the latest rollout, and why neither is known."""
+    """Who holds the lease, the rollout that is not finished, and why neither is known."""
     app = wired.cluster.app
     try:
-        latest = wired.store.latest(app)
-        return wired.store.held(app), state_of(wired.store, latest) if latest else None, None
+        return wired.store.held(app), open_rollout(wired.store, app), None
     except (JournalError, ConfigError) as error:
         return None, None, str(error)

@@ -3,7 +3,7 @@ What a check asks: `option httpchk`, the other check options, and `http-check` r
 
 A section's own `option httpchk` or `http-check` connect, send and expect rules begin a list of its own, which
 replaces that of its defaults section whole, the request included. `disable-on-404` and `send-state` are
-no rules but switches, and add up. Measured with 2.6 and 2.8; tests/real/test_haproxy_cfg_check.py repeats it.
+no rules but switches, and add up. Measured with 2.6 and 2.8; tests/real/test_haproxy_cfg.py repeats it.
 Source: HAProxy configuration.txt, "option httpchk", "http-check send", "http-check connect".
 """
 

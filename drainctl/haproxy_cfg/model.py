@@ -136,7 +136,7 @@ class Server:
     """
     One `server` line, or one slot of a `server-template` (then `template` is its prefix).
 
-    settings: after default-server. raw: the words that the reader does not know.
+    settings: after default-server. raw: every other word of its own line.
     """
 
     name: str

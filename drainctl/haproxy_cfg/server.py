@@ -92,7 +92,7 @@ class Servers:
         return Server(name, line, address(in_address(where, variables)), settings, raw, template)
 
     def _read(self, words: Sequence[str], line: int, said: Said) -> tuple[str, ...]:
-        """Puts what the words say into `said`; returns the words that are not known."""
+        """Puts what the words say into `said`; returns every other word."""
         raw: list[str] = []
         rest = iter(words)
         for word in rest:

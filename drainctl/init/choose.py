@@ -69,7 +69,8 @@ def choose(sights: Sequence[Sight], app: str | None, backend: str | None) -> Gro
     found = groups(sights)
     files = ", ".join(dict.fromkeys(sight.cfg.name for sight in sights))
     if not found:
-        raise ConfigError(f"{files}: found no backend with servers")
+        hint = "--haproxy-cfg FILE names another file, once for each balancer"
+        raise ConfigError(f"{files}: found no backend with servers; nothing was written", hint=hint)
     for wanted in (backend, app):
         named = [group for group in found if wanted in group.backends]
         if named:

@@ -6,51 +6,29 @@ Nothing is made up here: a value is HAProxy's, or it is marked as one to set.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-from drainctl.haproxy_cfg.model import Proxy, Server, value
+from drainctl.haproxy_cfg.model import value
 from drainctl.init.asked import Asked, asked
 from drainctl.init.choose import Group, describe, groups
 from drainctl.init.draft import BalancerLine, Draft, Known, NodeLine
-from drainctl.init.sight import Sight, in_url, is_loopback
+from drainctl.init.sight import Sight, Spot, in_url, is_loopback
 from drainctl.init.timings import timings
+from drainctl.init.warn import warnings
 
 NOWHERE = "set-this.invalid"  # RFC 6761, section 6.4: a name below .invalid never resolves
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Spot:
-    """A server of the chosen backends, at one balancer; a key by identity."""
-
-    sight: Sight
-    proxy: Proxy
-    server: Server
-
-    @property
-    def host(self) -> str:
-        return self.sight.host(self.proxy, self.server)
-
-    @property
-    def address(self) -> str:
-        """The host as `show stat` has it, where it answered."""
-        return self.sight.host(self.proxy, self.server, resolved=True)
-
-    @property
-    def line(self) -> str:
-        return self.sight.where(self.server.line)
+def app_name(group: Group) -> str:
+    """The app's name, where nobody says it: its first backend's, as far as it can be one."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", group.backends[0]).lstrip("._-")[:63] or "app"
 
 
 def draft(sights: Sequence[Sight], group: Group, app: str) -> Draft:
     """The file that these balancers and this group of backends give."""
-    spots = [
-        Spot(sight, proxy, server)
-        for sight in sights
-        for proxy in sight.cfg.backends
-        if proxy.name in group.backends
-        for server in proxy.all_servers
-    ]
+    spots = list(_spots(sights, group))
     match = _match(spots)
     nodes = _nodes(spots, match)
     questions = {spot: found for spot in spots if (found := asked(spot.sight.cfg, spot.proxy, spot.server))}
@@ -72,8 +50,19 @@ def draft(sights: Sequence[Sight], group: Group, app: str) -> Draft:
         sticky=_sticky(spots),
         watch_s=max(10, -int(-slowstart // 1)),
         others=tuple(describe(other) for other in groups(sights) if other != group),
-        warnings=tuple(_warnings(sights, spots)),
+        warnings=warnings(sights, spots, match),
     )
+
+
+def _spots(sights: Sequence[Sight], group: Group) -> Iterator[Spot]:
+    """Each server once; one that is there again is of the other side of a condition."""
+    seen = set()
+    for sight in sights:
+        for proxy in sight.cfg.backends:
+            for server in proxy.all_servers if proxy.name in group.backends else ():
+                if (sight.name, proxy.name, server.name) not in seen:
+                    yield Spot(sight, proxy, server)
+                seen.add((sight.name, proxy.name, server.name))
 
 
 # ---------------------------------------------------------------- nodes
@@ -118,7 +107,7 @@ def _nodes(spots: Sequence[Spot], match: str) -> list[tuple[list[Spot], NodeLine
         if line.out == "" and not is_loopback(line.host):
             other = taken.setdefault(line.host, line.name)
             if other != line.name:
-                text = f"is on {other}'s machine; over SSH a node is a whole machine"
+                text = f"on {other}'s machine; over SSH a node is a whole machine"
                 line = NodeLine(line.name, line.host, line.server, line.vars, line.why, out=text)
         nodes.append((places, line))
     return nodes
@@ -133,13 +122,16 @@ def _node(places: Sequence[Spot], match: str, *, known: bool) -> NodeLine:
     if row := first.sight.row(first.proxy, first.server):
         why += f"; {row.status}"
     off = [spot for spot in places if spot.server.settings.disabled]
-    if host and len(off) < len(places):
-        return NodeLine(name, host, why=why)
+    if host and len(off) == len(places):
+        return NodeLine(name, host, why=why, out=f"disabled in {off[0].line}")
+    if host and all(spot.server.settings.backup and not spot.checked for spot in places):
+        return NodeLine(name, host, why=why, out="a backup without a check, so hardly the app")
     if host:
-        return NodeLine(name, host, why=why, out=f"is disabled ({off[0].line})")
+        return NodeLine(name, host, why=why)
     text = first.server.address.text
     if first.server.template and known:
-        return NodeLine(name, f"{name}.{NOWHERE}", why=why, out="has no address now: an empty slot")
+        out = f"an empty slot: HAProxy shows no address for it ({text})"
+        return NodeLine(name, f"{name.lower()}.{NOWHERE}", why=why, out=out)
     missing = f"HAProxy's address is {text} ({first.line}); which machine is that?"
     return NodeLine(name, f"{name.lower()}.{NOWHERE}", why=why, set_this=missing)
 
@@ -215,28 +207,3 @@ def _sticky(spots: Sequence[Spot]) -> Known | None:
             return Known("move", f"{where}; `move` sends them elsewhere after 10 s, by MAINT")
         return Known("wait", f"{where}; `wait` is for their sessions to end, `move` needs level admin")
     return None
-
-
-def _warnings(sights: Sequence[Sight], spots: Sequence[Spot]) -> list[str]:
-    """What the reader could not know, and what keeps a server from leaving on a 404."""
-    found = [f"{sight.where(note.line)}: {note.text}" for sight in sights for note in sight.cfg.notes]
-    for spot in spots:
-        settings = spot.proxy.settings
-        at = f"{spot.sight.where(spot.proxy.line)}: {spot.proxy.kind} {spot.proxy.name}"
-        if settings.check_kind is None or settings.check_kind.value != "httpchk":
-            found.append(f"{at} has no `option httpchk`: its servers cannot leave by their health page")
-        elif settings.disable_on_404 is None:
-            found.append(f"{at} has no `http-check disable-on-404`: a 404 counts as a failed check there")
-        if settings.persist is not None:
-            line = spot.sight.where(settings.persist.line)
-            found.append(f"{line}: `option persist` sends bound clients even to a server in MAINT")
-        if not (spot.server.settings.check or spot.server.settings.track):
-            found.append(f"{spot.line}: {spot.server.name} has no `check`: it never leaves by a 404")
-    names: dict[str, set[str]] = {sight.name: set() for sight in sights}
-    for spot in spots:
-        names[spot.sight.name].add(spot.server.name)
-    everywhere = set().union(*names.values())
-    for name, have in names.items():
-        if missing := sorted(everywhere - have):
-            found.append(f"{name} has no server {', '.join(missing)}, which another balancer has")
-    return list(dict.fromkeys(found))

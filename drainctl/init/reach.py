@@ -7,6 +7,7 @@ The only part of init that touches the world beside the files.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,14 +22,18 @@ from drainctl.model import Balancer, BalancerLook, Secret
 LEVELS = ("admin", "operator", "user")  # the more it allows, the better: only admin can nudge
 MASTERS = ("/run/haproxy-master.sock", "/run/haproxy/master.sock")
 USUAL = "unix:/run/haproxy/admin.sock"
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 
 
 def names(paths: Sequence[str]) -> list[str]:
-    """A name for each balancer: the folder of its file where that tells them apart, else lb1, lb2, …"""
-    folders = [os.path.realpath(path).split(os.sep)[-2] for path in paths]
-    telling = len(set(folders)) == len(folders) and "haproxy" not in folders
-    plain = all(folder and folder.replace("-", "").replace(".", "").isalnum() for folder in folders)
-    return folders if telling and plain else [f"lb{number}" for number in range(1, len(paths) + 1)]
+    """A name for each balancer: its file's folder or name where that tells several apart, else lb1, lb2, …"""
+    full = [os.path.realpath(path) for path in paths]
+    folders = [path.rpartition("/")[0].rpartition("/")[2] for path in full]
+    files = [path.rpartition("/")[2].removesuffix(".cfg") for path in full]
+    for found in (folders, files):
+        if 1 < len(set(found)) == len(found) and all(_NAME.fullmatch(name) for name in found):
+            return found
+    return [f"lb{number}" for number in range(1, len(paths) + 1)]
 
 
 def reach(name: str, cfg: HaproxyCfg, timeout_s: float = 2.0) -> Sight:

@@ -58,6 +58,32 @@ class Sight:
         return canonical(known or shown)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Spot:
+    """A server of the chosen backends, at one balancer; a key by identity."""
+
+    sight: Sight
+    proxy: Proxy
+    server: Server
+
+    @property
+    def host(self) -> str:
+        return self.sight.host(self.proxy, self.server)
+
+    @property
+    def address(self) -> str:
+        """The host as `show stat` has it, where it answered."""
+        return self.sight.host(self.proxy, self.server, resolved=True)
+
+    @property
+    def line(self) -> str:
+        return self.sight.where(self.server.line)
+
+    @property
+    def checked(self) -> bool:
+        return self.server.settings.check is not None or self.server.settings.track is not None
+
+
 def is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)

@@ -1,4 +1,4 @@
-"""A Draft → the text of a drainctl.yml: comments where a value was found, marks where one is to be set. Pure."""
+"""A Draft → the text of a drainctl.yml: a comment on what was found, a mark on what is to be set. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from drainctl.init.draft import BalancerLine, Draft, Known, NodeLine
 
 MARK = "SET THIS"
 WIDTH = 100
+PLAIN = re.compile(r"(?:unix:)?[A-Za-z_/][A-Za-z0-9_./-]*|\d+\.\d+\.\d+\.\d+")
 YAML_WORDS = {"y", "yes", "n", "no", "on", "off", "true", "false", "null"}
 
 
 def yaml(text: str) -> str:
     """A scalar: plain where YAML cannot take it for something else. `${` is kept from drainctl."""
-    plain = re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", text) and text.lower() not in YAML_WORDS
+    plain = PLAIN.fullmatch(text) and text.lower() not in YAML_WORDS
     return text if plain else json.dumps(text.replace("${", "$${"), ensure_ascii=False)
 
 
@@ -29,6 +30,7 @@ def write(draft: Draft) -> str:
             f"app: {yaml(draft.app)}",
             "",
             *_balancers(draft.balancers),
+            "",
             *_backends(draft),
             *_nodes(draft),
             "",
@@ -121,7 +123,7 @@ def _nodes(draft: Draft) -> Iterator[str]:
         if node.set_this:
             yield from mark(node.set_this, "  ")
         if node.out:
-            yield f"  # {node.name} {node.out}:"
+            yield f"  # {node.name} is left out, {node.out}:"
         yield f"  {'# ' if node.out else ''}{_node(node)}"
 
 

@@ -49,9 +49,10 @@ class Host:
     def run(self, line: str, limit_s: float) -> Done:
         """Run a command line, placeholders filled in. Raises: CommandFailed for any code but 0."""
         filled = self._fill(line)
-        done = self._shell(f"`{filled}`", filled, limit_s)
+        told = f"`{getattr(filled, 'shown', filled)}`"  # a value from the environment is never shown
+        done = self._shell(told, filled, limit_s)
         if done.code:
-            raise self._failed(f"`{filled}`", done)
+            raise self._failed(told, done)
         return done
 
     def disk(self) -> Disk:

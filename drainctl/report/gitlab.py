@@ -43,8 +43,10 @@ class GitlabReport:
         self._clock = clock
         self._story = Story(past)
         self._section: str | None = None
+        self._heard = False
 
     def event(self, event: Event) -> None:
+        self._heard = True
         self._story.add(event)
         if event.kind in {"wave.began", "rollout.turned", "proof", "rollout.ended"}:
             self._end_section()
@@ -62,14 +64,30 @@ class GitlabReport:
         """Ends the section and writes the dotenv file. Raises: OSError."""
         self._end_section()
         self._plain.close()
-        story = self._story
-        if path := self._environ.get("GITLAB_DOTENV"):
-            end = "" if story.exit is None else story.exit
-            outcome = story.outcome or "interrupted"
-            lines = (f"ROLLOUT={story.rollout}", f"OUTCOME={outcome}", f"EXIT={end}")
-            Path(path).write_text("".join(f"DRAINCTL_{line}\n" for line in lines), encoding="utf-8")
+        if self._heard:  # else it did not begin: see `refused`
+            story = self._story
+            _dotenv(self._environ, story.rollout, story.outcome or "interrupted", story.exit)
 
     def _end_section(self) -> None:
         if self._section:
             self._stream.write(f"{CLEAR}section_end:{self._clock():.0f}:{self._section}\r{CLEAR}\n")
             self._section = None
+
+
+def refused(code: int, *, began: bool, environ: Mapping[str, str] = os.environ) -> None:
+    """
+    Tells of an error that is no event: the outcome `refused` where no rollout `began`, else its exit code
+    beside what the report wrote. Raises: OSError.
+    """
+    if not began:
+        _dotenv(environ, "", "refused", code)
+    elif path := environ.get("GITLAB_DOTENV"):
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(f"DRAINCTL_EXIT={code}\n")  # of a name that is there twice the last value counts
+
+
+def _dotenv(environ: Mapping[str, str], rollout: str, outcome: str, code: int | None) -> None:
+    if path := environ.get("GITLAB_DOTENV"):
+        end = "" if code is None else code
+        lines = (f"ROLLOUT={rollout}", f"OUTCOME={outcome}", f"EXIT={end}")
+        Path(path).write_text("".join(f"DRAINCTL_{line}\n" for line in lines), encoding="utf-8")

@@ -9,7 +9,7 @@ pairs, not even escaped.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,17 +43,34 @@ class JunitReport:
 
     def close(self) -> None:
         """Writes the file, again at each call. Raises: OSError."""
-        from xml.etree.ElementTree import ElementTree, indent
+        _write(self._path, suites(self._story))
 
-        tree = ElementTree(suites(self._story))
-        indent(tree)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        half = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        try:
-            tree.write(half, encoding="utf-8", xml_declaration=True)
-            half.replace(self._path)
-        finally:
-            half.unlink(missing_ok=True)
+
+def refused(path: Path, message: str, hint: str | None, code: int) -> None:
+    """Writes the report of a rollout that did not begin: one case, which is an error. Raises: OSError."""
+    from xml.etree.ElementTree import Element, SubElement
+
+    counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0.000"}
+    total = Element("testsuites", {"name": "drainctl", **counts})
+    suite = SubElement(total, "testsuite", {"name": "drainctl", **counts})
+    case = SubElement(suite, "testcase", name="begin", classname="drainctl", time="0.000")
+    first, *rest = [one_line(line) for line in message.splitlines()] or [""]
+    _mark(case, "error", f"refused (exit {code}): {first}", hint=one_line(hint or ""), more=rest)
+    _write(path, total)
+
+
+def _write(path: Path, total: Element) -> None:
+    from xml.etree.ElementTree import ElementTree, indent
+
+    tree = ElementTree(total)
+    indent(tree)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        tree.write(half, encoding="utf-8", xml_declaration=True)
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
 
 
 def suites(story: Story) -> Element:
@@ -101,7 +118,8 @@ def _case(node: str, step: StepRun, story: Story) -> Element:
     took_s = step.took_s if step.took_s is not None else max(story.last_s - step.began_s, 0.0)
     case = Element("testcase", name=one_line(step.name), classname=one_line(node), time=f"{took_s:.3f}")
     if step.state == "failed":
-        _mark(case, "failure", step.text, step.hint)
+        rows = ["the balancers showed last:", *(f"  {row}" for row in step.rows)] if step.rows else []
+        _mark(case, "failure", step.text, hint=step.hint, more=rows)
     elif step.state == "running":
         _mark(case, "error", f"not over when the rollout ended ({story.outcome or 'interrupted'})")
     elif step.state == "skipped":
@@ -109,8 +127,8 @@ def _case(node: str, step: StepRun, story: Story) -> Element:
     return case
 
 
-def _mark(case: Element, tag: str, message: str, hint: str = "") -> None:
+def _mark(case: Element, tag: str, message: str, *, hint: str = "", more: Sequence[str] = ()) -> None:
     from xml.etree.ElementTree import SubElement
 
     mark = SubElement(case, tag, message=message)
-    mark.text = f"{message}\nhint: {hint}" if hint else message
+    mark.text = "\n".join([message, *more, *([f"hint: {hint}"] if hint else [])])

@@ -27,6 +27,17 @@ def summary(story: Story) -> str:
     return "\n".join([*lines, "", ""])
 
 
+def refusal(message: str, hint: str | None, code: int) -> str:
+    """A rollout that did not begin: why, and what to do."""
+    lines = [
+        f"### drainctl: refused (exit {code})",
+        "",
+        *(f"- {_cell(line)}" for line in message.splitlines()),
+    ]
+    lines += ["", f"hint: {_cell(hint)}"] if hint else []
+    return "\n".join([*lines, "", ""])
+
+
 def _row(*cells: str) -> str:
     return f"| {' | '.join(_cell(cell) for cell in cells)} |"
 

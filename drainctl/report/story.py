@@ -17,7 +17,10 @@ from drainctl.report.text import one_line
 
 @dataclass(slots=True)
 class StepRun:
-    """One step of a journey. took_s: None while it runs. text: what was seen, or why it failed."""
+    """
+    One step of a journey. took_s: None while it runs. text: what was seen, or why it failed. rows: of a
+    failed step, what each balancer showed last.
+    """
 
     name: str
     began_s: float
@@ -25,6 +28,7 @@ class StepRun:
     took_s: float | None = None
     text: str = ""
     hint: str = ""
+    rows: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -172,6 +176,7 @@ class Story:
                 run.state = _STATES[event.kind]
                 run.took_s = event.at_s - run.began_s if took_s is None else took_s
                 run.text, run.hint = said(event), one_line(event.data.get("hint") or "")
+                run.rows = [one_line(str(row)) for row in event.data.get("rows", ())]
 
     def _journey(self, node: str, at_s: float) -> Journey:
         journey = self.latest(node)

@@ -15,15 +15,17 @@ class Together:
     """
     Passes each call on to all listeners, one thread at a time. A listener that raises (its disk is full,
     its pipe was closed, it has a defect) is named once on `errors` and then left out: a rollout in the
-    middle of its work is never stopped by its own report.
+    middle of its work is never stopped by its own report. `heard`: whether there was any event.
     """
 
     def __init__(self, listeners: Sequence[Listener], errors: TextIO | None = None) -> None:
         self._listeners = list(listeners)
         self._errors = errors if errors is not None else sys.stderr
         self._lock = threading.Lock()
+        self.heard = False
 
     def event(self, event: Event) -> None:
+        self.heard = True
         self._each(lambda listener: listener.event(event))
 
     def progress(self, text_by_node: Mapping[str, str]) -> None:

@@ -19,7 +19,8 @@ def where(node: NodeState, state: RolloutState) -> str:
         case "failed" if not node.flagged:
             return f"not touched ({node.why})"
         case "failed":
-            on = f"release {target} or {release}" if node.changed and target else f"release {release}"
+            changed = node.changed and target and target != release
+            on = f"release {target} or {release}" if changed else f"release {release}"
             return f"OUT OF ROTATION by its flag, on {on} ({node.why})"
     if node.in_flight:
         flag = "flagged, so out of rotation" if node.flagged else "not flagged"
@@ -36,7 +37,7 @@ def lines(state: RolloutState) -> list[str]:
 def ways_out(state: RolloutState) -> list[str]:
     """The commands that end an open rollout one way or the other."""
     ways = [f"go on: drainctl resume {state.id}"]
-    if state.release or any(node.changed for node in state.nodes.values()):
+    if not state.line and (state.release or any(node.changed for node in state.nodes.values())):
         ways.append(f"take back: drainctl abort {state.id}")
     else:
         ways.append(f"give up: drainctl abort {state.id}")

@@ -22,7 +22,7 @@ def find_places(cluster: Cluster, tables: Mapping[str, BalancerLook]) -> dict[st
         if look.error:
             continue
         known = sorted({row.backend for row in look.rows})
-        there = ", ".join(known)
+        there = ", ".join(known) or "none"
         problems += [
             f"backends: {name} has no backend {backend!r} with servers; it has: {there}"
             for backend in cluster.backends
@@ -32,8 +32,8 @@ def find_places(cluster: Cluster, tables: Mapping[str, BalancerLook]) -> dict[st
         for node in cluster.nodes:
             rows = [row for row in wanted if _is(cluster, node, row.server, row.address)]
             found[node.name] += [Place(name, row.backend, row.server) for row in rows]
-            if not rows:
-                there = ", ".join(sorted({row.server for row in wanted}))
+            if not rows and (wanted or not cluster.backends):  # without the backend, that was said already
+                there = ", ".join(sorted({row.server for row in wanted})) or "none"
                 asked = node.server if cluster.match == "name" else f"with address {node.host}"
                 problems.append(f"nodes.{node.name}: {name} has no server {asked}; it has: {there}")
     if problems:

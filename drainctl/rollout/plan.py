@@ -48,8 +48,11 @@ def waves(cluster: Cluster, names: Sequence[str]) -> tuple[tuple[str, ...], ...]
 
 def refusals(cluster: Cluster, plan: Plan, survey: Survey, *, steal: bool = False) -> list[str]:
     """Every reason not to begin, in words. Empty: the rollout may start. steal: a flag is no reason."""
-    found = [f"{name} cannot be read: {look.error}" for name, look in survey.tables.items() if look.error]
-    found += [f"{name} cannot be reached: {why}" for name, why in survey.errors.items()]
+    broken = {name: look.error for name, look in survey.tables.items() if look.error}
+    found = [f"{name} cannot be read: {why.removeprefix(f'{name}: ')}" for name, why in broken.items()]
+    found += [
+        f"{name} cannot be reached: {why.removeprefix(f'{name}: ')}" for name, why in survey.errors.items()
+    ]
     if found:
         return found
     for wave in plan.waves:

@@ -21,7 +21,7 @@ from drainctl.model import Node, Release
 from drainctl.rollout.plan import Plan, steps
 from drainctl.rollout.walk import Walk
 from drainctl.rollout.world import World
-from drainctl.steps import Do, Job, Step, Verdict
+from drainctl.steps import Do, Job, Look, Step, Verdict
 from drainctl.strategies import http_check
 from drainctl.threads import in_parallel
 
@@ -112,7 +112,7 @@ class Roll:
 
         self._all_at_once(self._plan.order, stage, STAGE_AT_ONCE)
         if failed:
-            first = next(failed[name] for name in self._plan.order if name in failed)
+            first = next(f"{name}: {failed[name]}" for name in self._plan.order if name in failed)
             return Outcome("put-back", Exit.PUT_BACK, f"{first}; no node left rotation")
         self._world.record("rollout.staged", "the release is on every node")
         return None
@@ -220,7 +220,15 @@ class Roll:
             self._put_back(node, why)
         elif at.outcome != "done":  # a finished restart or run left nothing that could be put back
             self._begin(node, "back", Job("put-back"))
-            self._leave_out(node, f"{why}; what ran on it cannot be taken back")
+            if self._serves(node):
+                self._end(node, "restored", f"{why}; what ran on it stays, and it is in rotation again")
+            else:
+                self._leave_out(node, f"{why}; what ran on it cannot be taken back")
+
+    def _serves(self, node: Node) -> bool:
+        """Somebody has put it back into rotation by hand: that is not undone."""
+        answer = self._world.observer.host(node, frozenset({Look.CHECK})).check
+        return answer is not None and answer.status == 200
 
     # -------------------------------------------------------- ends
 

@@ -18,6 +18,7 @@ def survey(cluster: Cluster, fleet: Fleet, hosts: Mapping[str, Host], http: Http
     """Every balancer's whole table, and each node's check, version and disk, all at the same time."""
     found: dict[str, NodeLook] = {}
     errors: dict[str, str] = {}
+    hints: dict[str, str] = {}
     tables: dict[str, BalancerLook] = {}
     health = cluster.health
 
@@ -26,12 +27,16 @@ def survey(cluster: Cluster, fleet: Fleet, hosts: Mapping[str, Host], http: Http
             disk = hosts[node.name].disk()
         except DrainctlError as error:
             errors[node.name] = str(error)
+            if error.hint:
+                hints[node.name] = error.hint
             return
         version = get(cluster, http, node, health.version) if health.version else None
         found[node.name] = NodeLook(check=get(cluster, http, node, health.check), version=version, disk=disk)
 
     in_parallel([lambda: tables.update(fleet.overview()), *(partial(ask, node) for node in cluster.nodes)])
-    return Survey(tables, found, errors)
+    order = [node.name for node in cluster.nodes]  # of the file, not of who answered first
+    errors, hints = ({name: told[name] for name in order if name in told} for told in (errors, hints))
+    return Survey(tables, found, errors, hints)
 
 
 def get(cluster: Cluster, http: Http, node: Node, url: str) -> Answer:

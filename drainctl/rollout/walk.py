@@ -11,10 +11,12 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from drainctl.config.expand import shown
 from drainctl.errors import ConnectFailed, DrainctlError, Interrupted, LeaseLost
 from drainctl.model import BalancerLook, Node, NodeLook
 from drainctl.rollout.decide import decide, due
 from drainctl.rollout.observe import BALANCER_LOOKS
+from drainctl.rollout.shown import rows_as_text
 from drainctl.rollout.world import World
 from drainctl.steps import (
     Act,
@@ -46,7 +48,8 @@ DEFAULT_ACT_LIMIT_S = 30.0
 class Walk:
     """
     One node's way. acted: steps whose act returned in an earlier life of this rollout. out_too: servers of
-    the nodes that are out at the same time, asked for afresh at each look.
+    the nodes that are out at the same time, asked for afresh at each look. looks: the balancers as this
+    node's way saw them last.
     """
 
     world: World
@@ -54,6 +57,7 @@ class Walk:
     acted: frozenset[str] = frozenset()
     out_too: frozenset[str] = frozenset()
     before: dict[str, Mapping[str, BalancerLook]] = field(default_factory=dict)
+    looks: Mapping[str, BalancerLook] = field(default_factory=dict)
 
     def through(self, steps: Sequence[Step], *, finish: bool = False) -> tuple[Step | None, Verdict]:
         """
@@ -95,6 +99,7 @@ class Walk:
                 hint=hint,
                 do=verdict.do.value,
                 took_s=took_s,
+                rows=rows_as_text(self.world.places[self.node.name], self.looks),
             )
         return verdict
 
@@ -108,7 +113,8 @@ class Walk:
                 return stopped
             if step.requires is None:
                 return None
-            seen = Seen(self.node, self.world.places[self.node.name], self.world.observer.balancers(_ROWS))
+            self.looks = self.world.observer.balancers(_ROWS)
+            seen = Seen(self.node, self.world.places[self.node.name], self.looks)
             now = step.requires(seen)
             if isinstance(now, Holds):
                 return None
@@ -156,10 +162,12 @@ class Walk:
     def _see(self, step: Step, spent_s: float) -> Seen:
         looks = step.looks & BALANCER_LOOKS
         asked = step.looks - BALANCER_LOOKS
+        if looks:
+            self.looks = self.world.observer.balancers(looks)
         return Seen(
             node=self.node,
             places=self.world.places[self.node.name],
-            looks=self.world.observer.balancers(looks) if looks else {},
+            looks=self.looks if looks else {},
             host=self.world.observer.host(self.node, asked) if asked else NodeLook(),
             before=self.before,
             out_too=self.out_too,
@@ -186,7 +194,8 @@ class Walk:
         except (Interrupted, LeaseLost):
             raise
         except DrainctlError as error:
-            return Verdict(step.on_never, str(error), error.hint)
+            why = str(error).removeprefix(f"{self.node.name}: ")  # each event and line names the node
+            return Verdict(step.on_never, why, error.hint)
         if step.once:
             took_s = round(self.world.clock() - began, 4)
             self._tell("step.acted", step, output, output=output, took_s=took_s)
@@ -238,6 +247,6 @@ def describe(act: Act) -> str:
         case Switch(release):
             return f"current -> releases/{release}"
         case RunOnNode(line):
-            return f"run `{line}`"
+            return f"run `{shown(line)}`"
         case Warm(pages):
             return "GET " + ", ".join(f"{page.path} × {page.times}" for page in pages)

@@ -12,15 +12,19 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import socket
 import subprocess
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import requests
 
+from drainctl.arb import MaybeSent
+from drainctl.arb.policy import by_method
 from drainctl.arb.stores import StoreProcess, accepts
 
 SLOW = float(os.environ.get("DRAINCTL_TEST_SLOW", "1"))
@@ -85,13 +89,26 @@ class Net:
 
     def up(self):
         ip("netns", "add", self._bridge)
-        ip("-n", self._bridge, "link", "add", "br", "type", "bridge")
-        ip("-n", self._bridge, "link", "set", "br", "up")
+        ip("-n", self._bridge, "link", "add", "name", "middle", "type", "bridge")
+        ip("-n", self._bridge, "link", "set", "middle", "up")
         ends = [(0, 200), *((at, at) for at in range(1, self._count + 1))]
         for at, host in ends:
             ns = self.name(at)
             ip("netns", "add", ns)
-            ip("-n", self._bridge, "link", "add", f"p{at}", "type", "veth", "peer", "name", "eth0", "netns", ns)
+            ip(
+                "-n",
+                self._bridge,
+                "link",
+                "add",
+                f"p{at}",
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "eth0",
+                "netns",
+                ns,
+            )
             ip("-n", ns, "link", "set", "eth0", "address", f"02:00:00:00:00:{host:02x}")
             ip("-n", ns, "addr", "add", f"10.231.0.{host}/24", "dev", "eth0")
             for link in ("lo", "eth0"):
@@ -104,11 +121,16 @@ class Net:
                 known = ("lladdr", f"02:00:00:00:00:{host:02x}", "nud", "permanent", "dev", "eth0")
                 ip("-n", self.name(at), "neigh", "replace", where, *known)
 
+    def nowhere(self, host):
+        """The client believes that 10.231.0.`host` is on the bridge; nobody is."""
+        known = ("lladdr", f"02:00:00:00:00:{host:02x}", "nud", "permanent", "dev", "eth0")
+        ip("-n", self.name(0), "neigh", "replace", f"10.231.0.{host}", *known)
+
     def blackhole(self, at):
         ip("-n", self._bridge, "link", "set", f"p{at}", "nomaster")
 
     def restore(self, at):
-        ip("-n", self._bridge, "link", "set", f"p{at}", "master", "br")
+        ip("-n", self._bridge, "link", "set", f"p{at}", "master", "middle")
 
     def start(self):
         for machine in self.machines:
@@ -135,29 +157,109 @@ class Net:
             os.close(home)
 
 
+class Hostile:
+    """A server on machine `at`: `serve(sock)` has each connection, one thread each, and may do what it likes."""
+
+    def __init__(self, net, at, port, serve):
+        with net.inside(at):
+            self._listening = socket.create_server((net.hosts[at - 1], port))
+        self._serve = serve
+        self._open = []
+        self._threads = [threading.Thread(target=self._accept)]
+
+    def __enter__(self):
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_):
+        for sock in (self._listening, *self._open):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for sock in (self._listening, *self._open):
+            sock.close()
+
+    def _accept(self):
+        with suppress(OSError):
+            while True:
+                sock, _ = self._listening.accept()
+                self._open.append(sock.dup())  # TLS takes the socket itself away
+                self._threads.append(threading.Thread(target=self._one, args=(sock,)))
+                self._threads[-1].start()
+
+    def _one(self, sock):
+        with sock, suppress(OSError):
+            self._serve(sock)
+
+
+def until_answers(url, limit_s=15.0):
+    deadline = time.monotonic() + limit_s * SLOW
+    while True:
+        try:
+            return requests.get(url, timeout=1)
+        except requests.RequestException:
+            assert time.monotonic() < deadline, f"{url} does not answer"
+            time.sleep(0.05)
+
+
+def self_signed(folder, addresses):
+    """A certificate for these addresses, with its key, in one PEM file."""
+    import datetime
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "store")])
+    now = datetime.datetime.now(datetime.UTC)
+    names = [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem, no_password = serialization.Encoding.PEM, serialization.NoEncryption()
+    path = folder / "store.pem"
+    path.write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, no_password) + signed.public_bytes(pem)
+    )
+    return path
+
+
 class Load:
     """
-    `threads` users, each with one request after the other, 10 ms apart; every outcome is counted.
+    Users, each with one request after the other, 10 ms apart; every outcome is counted.
 
-    Reads go to /k/a, every third is a POST that must run once; `long_s` adds as many users with queries that long.
+    Per round a query by GET, one by POST (the session must know that it is one), and a write that must not run
+    twice. `long_s` adds as many users with queries that long. A write that was under way when its machine died
+    ends as MaybeSent: nobody can know. It is counted apart; everything else that is not answered is a failure.
     """
 
     def __init__(self, session, shards=("users", "orders"), threads=4, long_s=0.0, long_users=2):
         self.session = session
         self.outcomes = Counter()
         self.failures = []
-        self.sent = []
+        self.written = []
+        self.unsure = []
         self.slowest_s = 0.0
-        self.long = 0
         self._stop = threading.Event()
         self._lock = threading.Lock()
+        users = [(self._user, at, 0.0) for at in range(threads)]
+        users += [(self._long, at, long_s) for at in range(long_users if long_s else 0)]
         self._threads = [
-            threading.Thread(target=self._user, args=(shards[at % len(shards)], at)) for at in range(threads)
+            threading.Thread(target=user, args=(shards[at % len(shards)], at, span_s)) for user, at, span_s in users
         ]
-        if long_s:
-            self._threads += [
-                threading.Thread(target=self._long, args=(shards[at % len(shards)], long_s)) for at in range(long_users)
-            ]
 
     def __enter__(self):
         for thread in self._threads:
@@ -169,43 +271,47 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def _user(self, shard, user):
+    def _user(self, shard, user, _span_s):
         at = 0
-        while not self._stop.is_set():
+        while not self._stop.wait(0.01):
             at += 1
-            began = time.monotonic()
-            try:
-                if at % 3:
-                    status = self.session.get(f"arb://{shard}/k/a").status_code
-                else:
-                    one = f"{user}-{at}"
-                    with self._lock:
-                        self.sent.append(one)
-                    status = self.session.post(f"arb://{shard}/once/{one}", data=b"x").status_code
-                self._count(status if status in (200, 204) else f"status {status}", began)
-            except Exception as error:
-                self._count(type(error).__name__, began, f"{'POST' if at % 3 == 0 else 'GET'} {error}")
-            self._stop.wait(0.01)
+            self._ask("get", lambda: self.session.get(f"arb://{shard}/k/a"))
+            self._ask("post", lambda: self.session.post(f"arb://{shard}/query", data=b"x"))
+            self._write(shard, f"{user}-{at}")
 
-    def _long(self, shard, long_s):
+    def _write(self, shard, one):
+        self.written.append(one)
+        try:
+            self._ask("write", lambda: self.session.post(f"arb://{shard}/once/{one}", data=b"x"), unsure=True)
+        except MaybeSent:
+            self.unsure.append(one)
+
+    def _long(self, shard, _user, long_s):
         while not self._stop.is_set():
-            try:
-                status = self.session.get(f"arb://{shard}/query", params={"for": long_s}).status_code
-                self._count("long" if status == 200 else f"long status {status}", time.monotonic())
-            except Exception as error:
-                self._count(f"long {type(error).__name__}", time.monotonic(), str(error))
+            self._ask("long", lambda: self.session.get(f"arb://{shard}/query", params={"for": long_s}))
 
-    def _count(self, outcome, began, failure=None):
-        took_s = time.monotonic() - began
+    def _ask(self, kind, send, *, unsure=False):
+        began = time.monotonic()
+        try:
+            status = send().status_code
+            failure = "" if status in (200, 204) else f"{kind}: status {status}"
+        except MaybeSent as error:
+            if unsure:
+                raise
+            failure = f"{kind}: {error}"
+        except Exception as error:  # noqa: BLE001  whatever it is, it is a failure to be shown
+            failure = f"{kind}: {type(error).__name__}: {error}"
         with self._lock:
-            self.outcomes[outcome] += 1
-            self.slowest_s = max(self.slowest_s, took_s)
-            if failure is not None:
+            self.outcomes[kind] += 1
+            if kind != "long":
+                self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+            if failure:
                 self.failures.append(failure)
 
-    @property
-    def failed(self):
-        return sum(count for outcome, count in self.outcomes.items() if outcome not in (200, 204, "long"))
+
+def queries_may_repeat(method, url, headers):
+    """POST /query is a query."""
+    return by_method(method, url, headers) or "/query" in url
 
 
 def runs(session, shards):

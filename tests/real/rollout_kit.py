@@ -32,8 +32,9 @@ from tests.conftest import SLOW, need, until
 
 PACKAGE = Path(drainctl.__file__).parent
 EVENT = jsonschema.Draft202012Validator(json.loads((PACKAGE / "report" / "event.schema.json").read_text()))
-CLI = (sys.executable, "-c", "from drainctl.cli import main; main()")
+PROGRAM = "from drainctl.cli import main; main()"
 CLI_LIMIT_S = 60.0
+NOBODY = 65534
 
 
 def need_wheel(program: str) -> None:
@@ -77,6 +78,23 @@ def configure(lab: Lab, changes: Mapping[str, str], name: str = "drainctl.yml") 
     path = lab.folder / name
     path.write_text(text)
     return path
+
+
+def quick_checks(lab: Lab, limit: str = "500ms") -> None:
+    """Each check ends within `limit` instead of 4 s, at the balancers and in drainctl.yml."""
+    configure(lab, {"timeout: 4s": f"timeout: {limit}"})
+    for name in lab.settings.balancer_names:
+        rewrite(lab, name, "timeout check 4s", f"timeout check {limit}")
+
+
+def rewrite(lab: Lab, balancer: str, old: str, new: str) -> None:
+    """A text of a balancer's haproxy.cfg replaced, and the balancer reloaded until all is as before."""
+    conf = lab.folder / balancer / "haproxy.cfg"
+    text = conf.read_text()
+    assert old in text, f"{old!r} is not in {conf}"
+    conf.write_text(text.replace(old, new))
+    lab.reload(balancer)
+    wait_up(lab)
 
 
 def masters(lab: Lab) -> dict[str, Process | None]:
@@ -148,7 +166,9 @@ class Heard:
         return found.data
 
 
-def roll(config: Path, verb: str, archive: Path | None = None, heard: Heard | None = None, **wish: Any) -> Result:
+def roll(
+    config: Path, verb: str, archive: Path | None = None, heard: Heard | None = None, **wish: Any
+) -> Result:
     """One rollout by the library, as the command line does it."""
     with tempfile.TemporaryDirectory() as scratch, Wired(load(str(config))) as wired:
         release = prepare(str(archive), id=None, into=Path(scratch)) if archive else None
@@ -203,7 +223,7 @@ class Running:
         self._lines: list[str] = []
         self._errors: list[str] = []
         self._process = subprocess.Popen(
-            [*CLI, "-c", str(config), *words],
+            [sys.executable, "-c", PROGRAM, "-c", str(config), *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -254,15 +274,38 @@ def _read(pipe: IO[str], lines: list[str]) -> None:
     lines.extend(iter(pipe.readline, ""))
 
 
-def cli(config: Path | None, *words: str, env: Mapping[str, str] | None = None, **more: Any) -> Said:
-    """One call of `drainctl -c CONFIG WORDS…`."""
+def cli(
+    config: Path,
+    *words: str,
+    env: Mapping[str, str] | None = None,
+    as_nobody: bool = False,
+    program: str = PROGRAM,
+) -> Said:
+    """
+    One call of `drainctl -c CONFIG WORDS…`.
+
+    as_nobody: without root's rights, where the tests have them. program: Python that stands for drainctl.
+    """
+    argv, more = [sys.executable, "-c", program, "-c", str(config), *words], dict(env or {})
+    if as_nobody and os.geteuid() == 0:
+        argv, more = _unprivileged(argv, more)
     done = subprocess.run(
-        [*CLI, *(["-c", str(config)] if config else []), *words],
+        argv,
         capture_output=True,
         text=True,
         check=False,
         timeout=CLI_LIMIT_S * SLOW,
-        env={**os.environ, **(env or {})},
-        **more,
+        env={**os.environ, **more},
     )
     return Said(done.returncode, done.stdout, done.stderr)
+
+
+def _unprivileged(argv: list[str], env: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Root's Python may lie where nobody may enter: then the system's, with the same packages."""
+    become = [need("setpriv"), f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    # By way of sh: setpriv itself still has root's rights when it looks for the program.
+    tried = subprocess.run([*become, "sh", "-c", f"{argv[0]} -c ''"], check=False, stderr=subprocess.DEVNULL)
+    if tried.returncode == 0:
+        return [*become, *argv], dict(env)
+    found = f"{PACKAGE.parent}:{Path(pytest.__file__).parents[1]}"
+    return [*become, "/usr/bin/python3", *argv[1:]], {**env, "PYTHONPATH": found}

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from rollout_kit import Heard, configure, current, flags, roll, running, wait_up
+from rollout_kit import Heard, configure, current, flags, quick_checks, roll, running, wait_up
 
 from drainctl.config.load import load as load_config
 from drainctl.lab import ready
@@ -223,14 +223,8 @@ def begun(lab: Lab, name: str, *, probe: bool = False) -> list[float]:
 def test_no_new_request_after_the_routing_tail(haproxy, capsys):
     """Two nodes are flagged by hand, nobody is nudged: how long do requests still come?"""
     with running("127.0.63", haproxy=haproxy, inter="500ms", level="user") as lab:
-        config = configure(lab, {"timeout: 4s": "timeout: 500ms"})
-        for name in lab.settings.balancer_names:
-            conf = lab.folder / name / "haproxy.cfg"
-            assert "timeout check 4s" in conf.read_text()
-            conf.write_text(conf.read_text().replace("timeout check 4s", "timeout check 500ms"))
-            lab.reload(name)
-        wait_up(lab)
-        tail_s = routing_tail_s(load_config(str(config)).checks)
+        quick_checks(lab)
+        tail_s = routing_tail_s(load_config(str(lab.config)).checks)
         assert tail_s == 2.5  # 0.5 s between checks, and two checks of at most 0.5 s + 0.5 s
         for name in lab.settings.node_names:
             log_requests(lab, name)

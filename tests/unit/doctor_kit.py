@@ -20,9 +20,9 @@ from drainctl.model import (
     NodeLook,
     Process,
     ServerRow,
+    Survey,
 )
 from drainctl.rollout.places import find_places
-from drainctl.rollout.survey import Survey
 
 CFG = """\
 global

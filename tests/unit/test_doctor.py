@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from doctor_kit import ABOVE, CFG, NOBODY, NODE, edited, look, picture, server, shop
 
+from drainctl.balancer.parse import show_stat
 from drainctl.doctor.examine import RULES, examine
 from drainctl.doctor.finding import WHY, Finding, Severity, worst
 from drainctl.doctor.node_line import Asked, line, parse
@@ -70,7 +71,11 @@ CASES: dict[str, tuple[Severity, Any, Any]] = {
         picture(config=stats_page(), unknown=("nodes.web1: lb1 has no server web1; it has: other",)),
         picture(config=stats_page(), unknown=("nodes.web1: lb2 has no server web1; it has: other",)),
     ),
-    "server-out-by-hand": (R, picture(look("lb1", server("web1", "MAINT"))), picture(look("lb1", server("web1", "DOWN")))),
+    "server-out-by-hand": (
+        R,
+        picture(look("lb1", server("web1", "MAINT"))),
+        picture(look("lb1", server("web1", "DOWN"))),
+    ),
     "no-check": (R, picture(look("lb1", server("web1", "no check", check=""))), picture()),
     "first-check-pending": (
         R,
@@ -87,8 +92,16 @@ CASES: dict[str, tuple[Severity, Any, Any]] = {
         picture(nodes={"web1": None}),
         picture(),
     ),
-    "server-down": (A, picture(look("lb1", server("web1", "DOWN"))), picture(look("lb1", server("web1", "NOLB")))),
-    "weight-zero": (A, picture(look("lb1", server("web1", weight=0))), picture(look("lb1", server("web1", "NOLB", weight=0)))),
+    "server-down": (
+        A,
+        picture(look("lb1", server("web1", "DOWN"))),
+        picture(look("lb1", server("web1", "NOLB"))),
+    ),
+    "weight-zero": (
+        A,
+        picture(look("lb1", server("web1", weight=0))),
+        picture(look("lb1", server("web1", "NOLB", weight=0))),
+    ),
     "one-usable-server": (
         L,
         picture(look("lb1", server("web2", "DOWN"), server("web3", weight=0))),
@@ -110,7 +123,11 @@ CASES: dict[str, tuple[Severity, Any, Any]] = {
         picture(config=shop(balancers=(Balancer("lb1", runtime="unix:/run/a"),))),
         picture(config=shop(balancers=(Balancer("lb1", runtime="unix:/run/a", master="unix:/run/m"),))),
     ),
-    "old-workers": (A, picture(look("lb1", old_workers=(OldWorker(9, "0d00h03m10s", (server("web1", scur=2),)),))), picture()),
+    "old-workers": (
+        A,
+        picture(look("lb1", old_workers=(OldWorker(9, "0d00h03m10s", (server("web1", scur=2),)),))),
+        picture(),
+    ),
     "reloaded-recently": (
         A,
         picture(look("lb1", process=Process(7, 0, 59, "2.6.12"))),
@@ -121,7 +138,11 @@ CASES: dict[str, tuple[Severity, Any, Any]] = {
         picture(again={"lb1": Process(8, 0, 86400)}),
         picture(again={"lb1": Process(None, None, None)}),
     ),
-    "versions-differ": (A, picture(look("lb1", process=Process(7, 0, 999, "2.8.25"))), picture(look("lb1", process=Process(7, 0, 999)))),
+    "versions-differ": (
+        A,
+        picture(look("lb1", process=Process(7, 0, 999, "2.8.25"))),
+        picture(look("lb1", process=Process(7, 0, 999))),
+    ),
     "sticky-clients": (S, picture(COOKIE), picture(COOKIE, config=shop(drain=MOVE))),
     "agent-check": (A, picture(look("lb1", server("web1", agent="L4OK"))), picture()),
     "backend-not-listed": (
@@ -136,12 +157,20 @@ CASES: dict[str, tuple[Severity, Any, Any]] = {
     ),
     "no-version": (
         A,
-        picture(config=shop(health=Health("http://{host}/http-check", FlagFile("/drain"), ready="http://{host}/ok"))),
+        picture(
+            config=shop(
+                health=Health("http://{host}/http-check", FlagFile("/drain"), ready="http://{host}/ok")
+            )
+        ),
         picture(),
     ),
     "no-restart": (A, picture(config=shop(service=Service())), picture()),
     "journal-unusable": (R, picture(journal_error="/var/lib/x.db: permission denied"), picture()),
-    "lease-held": (R, picture(lease=Lease("shop", "r1", Holder("ci", "box", 7, 1, "b"), 3, 0.0, 15.0)), picture()),
+    "lease-held": (
+        R,
+        picture(lease=Lease("shop", "r1", Holder("ci", "box", 7, 1, "b"), 3, 0.0, 15.0)),
+        picture(),
+    ),
     "rollout-open": (R, picture(rollout=state(ended="halted")), picture(rollout=state(ended="done"))),
     "node-unreachable": (
         R,
@@ -154,11 +183,19 @@ CASES: dict[str, tuple[Severity, Any, Any]] = {
         picture(unknown_keys={"web1": "ssh-keyscan 10.0.0.11"}),
     ),
     "node-not-examined": (A, picture(unlooked={"web1": "no answer within 20 s"}), picture()),
-    "node-flagged": (R, picture(nodes={"web1": disk(flag="by hand")}), picture(nodes={"web1": disk(flag=None)})),
+    "node-flagged": (
+        R,
+        picture(nodes={"web1": disk(flag="by hand")}),
+        picture(nodes={"web1": disk(flag=None)}),
+    ),
     "check-not-200": (
         R,
         picture(nodes={"web1": NODE._replace(check=Answer(503))}),
-        picture(look("lb1", server("web1", "DOWN")), look("lb2", server("web1", "DOWN")), nodes={"web1": NODE._replace(check=Answer(503))}),
+        picture(
+            look("lb1", server("web1", "DOWN")),
+            look("lb2", server("web1", "DOWN")),
+            nodes={"web1": NODE._replace(check=Answer(503))},
+        ),
     ),
     "version-silent": (R, picture(nodes={"web1": NODE._replace(version=Answer(500))}), picture()),
     "version-not-current": (
@@ -166,14 +203,26 @@ CASES: dict[str, tuple[Severity, Any, Any]] = {
         picture(nodes={"web1": NODE._replace(version=Answer(200, "v0\n"))}),
         picture(nodes={"web1": disk(current=None)._replace(version=Answer(200, "v0\n"))}),
     ),
-    "releases-differ": (A, picture(nodes={"web1": disk(current="v2")._replace(version=Answer(200, "v2"))}), picture()),
+    "releases-differ": (
+        A,
+        picture(nodes={"web1": disk(current="v2")._replace(version=Answer(200, "v2"))}),
+        picture(),
+    ),
     "check-asks-other": (
         A,
         picture(look("lb1", server("web1", address="10.0.0.99:80"))),
         picture(look("lb1", server("web1", address=""))),
     ),
-    "flag-folder-missing": (R, picture(facts={"flag_folder": "missing"}), picture(facts={"flag_folder": None})),
-    "flag-folder-not-writable": (R, picture(facts={"flag_folder": "there"}), picture(facts={"flag_folder": None})),
+    "flag-folder-missing": (
+        R,
+        picture(facts={"flag_folder": "missing"}),
+        picture(facts={"flag_folder": None}),
+    ),
+    "flag-folder-not-writable": (
+        R,
+        picture(facts={"flag_folder": "there"}),
+        picture(facts={"flag_folder": None}),
+    ),
     "flag-hidden": (
         R,
         picture(facts={"flag_path": (replace(ABOVE[0], mode="rwx------"), ABOVE[1])}),
@@ -194,10 +243,12 @@ CASES: dict[str, tuple[Severity, Any, Any]] = {
     "cfg-unread": (A, picture(cfg=edited(("inter 1s", "inter 1parsec"))), picture(cfg=CFG)),
     "no-httpchk": (
         R,
-        picture(cfg=edited(("    option httpchk GET /http-check\n", ""), ("    http-check disable-on-404\n", ""))),
+        picture(
+            cfg=edited(("    option httpchk GET /http-check\n", ""), ("    http-check disable-on-404\n", ""))
+        ),
         picture(cfg=CFG),
     ),
-    "no-disable-on-404": (R, picture(cfg=edited(("    http-check disable-on-404\n", ""))), picture(cfg=CFG)),
+    "no-disable-on-404": (L, picture(cfg=edited(("    http-check disable-on-404\n", ""))), picture(cfg=CFG)),
     "track-without-httpchk": (
         L,
         picture(cfg=CFG + ADMIN_TRACK.format("")),
@@ -219,7 +270,11 @@ CASES: dict[str, tuple[Severity, Any, Any]] = {
         picture(cfg=edited(("    option redispatch\n", ""))),
         picture(cfg=edited(("    option redispatch\n", "    retry-on conn-failure\n"))),
     ),
-    "retries-zero": (L, picture(cfg=edited(("retries 3", "retries 0"))), picture(cfg=edited(("retries 3", "retries 1")))),
+    "retries-zero": (
+        L,
+        picture(cfg=edited(("retries 3", "retries 0"))),
+        picture(cfg=edited(("retries 3", "retries 1"))),
+    ),
     "state-lost-at-reload": (
         A,
         picture(cfg=edited(("    load-server-state-from-file global\n", ""))),
@@ -230,7 +285,11 @@ CASES: dict[str, tuple[Severity, Any, Any]] = {
         picture(cfg=edited(("web1 10.0.0.11:80", "web1 10.0.0.11:80 port 9000"))),
         picture(cfg=edited(("web1 10.0.0.11:80", "web1 10.0.0.11:80 port 80"))),
     ),
-    "checks-differ": (A, picture(cfg=edited(("inter 1s", "inter 500ms"))), picture(cfg=edited(("inter 1s", "inter 1000ms")))),
+    "checks-differ": (
+        A,
+        picture(cfg=edited(("inter 1s", "inter 500ms"))),
+        picture(cfg=edited(("inter 1s", "inter 1000ms"))),
+    ),
     "checks-outlast-drain": (
         S,
         picture(config=shop(checks=Checks(20.1), drain=WAIT)),
@@ -251,7 +310,7 @@ CASES: dict[str, tuple[Severity, Any, Any]] = {
         picture(look("lb1", server("web1", slowest_s=60.02)), cfg=CFG, config=shop(drain=DrainPolicy(99))),
         picture(look("lb1", server("web1", slowest_s=300)), cfg=CFG, config=shop(drain=DrainPolicy(999))),
     ),
-}  # fmt: skip
+}
 
 
 def codes(findings):
@@ -304,6 +363,8 @@ def test_without_admin_what_only_waits_may_lose_requests():
     reader = look("lb1", **READER)
     assert severities(examine(picture(reader, cfg=without_state)), "state-lost-at-reload") == {L}
     assert severities(examine(picture(reader, cfg=slower)), "checks-differ") == {R}
+    failing = edited(("    http-check disable-on-404\n", ""))
+    assert severities(examine(picture(reader, cfg=failing)), "no-disable-on-404") == {R}
     assert severities(examine(picture(cfg=slower)), "checks-differ") == {S}
     assert severities(
         examine(picture(reader, COOKIE._replace(can_change=False), config=shop(drain=MOVE))), "sticky-clients"
@@ -479,6 +540,65 @@ def test_the_program_of_the_restart(restart, program, allowed):
     assert (given["program"], given["allowed"]) == (program, allowed)
 
 
+# ---------------------------------------------------------------- columns that only an overview reads
+
+
+NAMES = [
+    "pxname",
+    "svname",
+    "qcur",
+    "scur",
+    "stot",
+    "econ",
+    "eresp",
+    "wretr",
+    "wredis",
+    "status",
+    "weight",
+    "act",
+    "bck",
+    "chkfail",
+    "lastchg",
+    "iid",
+    "sid",
+    "type",
+    "check_status",
+    "check_code",
+    "last_chk",
+    "addr",
+    "cookie",
+    "cli_abrt",
+    "srv_abrt",
+    "hrsp_1xx",
+    "hrsp_2xx",
+    "hrsp_3xx",
+    "hrsp_4xx",
+    "hrsp_5xx",
+    "ttime_max",
+    "agent_status",
+    "tracked",
+]
+
+
+def shown(names, wanted=None, **values):
+    given = {"pxname": "api", "svname": "a1", "status": "UP", "type": "2", **values}
+    table = f"# {','.join(names)}\n{','.join(given.get(name, '') for name in names)}\n"
+    return show_stat(table, wanted).servers[0]
+
+
+def test_a_whole_table_tells_the_slowest_request_the_agent_and_what_is_tracked():
+    values = {"ttime_max": "61500", "agent_status": "L7OK", "tracked": "shop/web1"}
+    row = shown(NAMES, **values)
+    assert (row.slowest_s, row.agent, row.tracks) == (61.5, "L7OK", "shop/web1")
+    row = shown(NAMES, {("api", "a1")}, **values)
+    assert (row.slowest_s, row.agent, row.tracks) == (0.0, "", "")
+
+
+def test_a_haproxy_without_those_columns_is_read_too():
+    row = shown(NAMES[:-3])
+    assert (row.slowest_s, row.agent, row.tracks) == (0.0, "", "")
+
+
 # ---------------------------------------------------------------- the screen
 
 LONG = "x" * 30 + " "
@@ -515,6 +635,11 @@ def test_the_json_says_the_same():
     assert (told["v"], told["may_begin"]) == (1, False)
     assert {one["code"] for one in told["findings"]} >= {"server-out-by-hand"}
     assert set(told["findings"][0]) == {"code", "severity", "where", "seen", "change", "why", "docs"}
+
+
+def test_a_reload_between_the_two_looks_is_no_second_process():
+    again = {"lb1": Process(8, 0, 1)}
+    assert "process-changes" not in codes(examine(picture(again=again)))
 
 
 def test_every_rule_is_asked():

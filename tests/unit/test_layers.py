@@ -48,7 +48,7 @@ MAY = {
     "node": {"model", "errors", "http"},
     "balancer": {"model", "errors", "http", "node"},
     "config": {"model", "errors", "rollout.rules"},
-    "report": RECORD,
+    "report": {"model", "errors", *RECORD},
     "strategies": {*NOUNS, "rollout.rules"},
     "rollout.rules": {"model"},
     "rollout.places": NOUNS,
@@ -72,7 +72,7 @@ MAY = {
         "rollout",
         "threads",
     },
-    "init": {*NOUNS, "config", "haproxy_cfg"},
+    "init": {*NOUNS, "balancer", "config", "haproxy_cfg"},
     "cli": {
         *NOUNS,
         *VERBS,

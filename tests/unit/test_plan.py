@@ -111,8 +111,8 @@ def test_a_balancer_or_node_that_cannot_be_reached_is_the_only_thing_told():
     seen = Survey({"lb1": look(error="lb1: no answer within 2 s")}, {}, {"web2": "web2: refused"})
     nothing = replace(plan(survey()), waves=())
     assert refusals(FOUR, nothing, seen) == [
-        "lb1 cannot be read: lb1: no answer within 2 s",
-        "web2 cannot be reached: web2: refused",
+        "lb1 cannot be read: no answer within 2 s",
+        "web2 cannot be reached: refused",
     ]
 
 

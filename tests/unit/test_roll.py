@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -168,7 +169,7 @@ def test_a_crash_before_or_after_any_act_is_resumed_or_aborted(moment, end):
     assert fake.lowest_up >= 2
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=10_000 if os.environ.get("DRAINCTL_SOAK") else 300, deadline=None)
 @given(
     crashes=st.lists(st.integers(0, 60), max_size=4),
     breaks=st.booleans(),
