@@ -265,7 +265,7 @@ class Controller:
         except Interrupted as error:
             outcome = Outcome("interrupted", Exit.INTERRUPTED, str(error))
         except DrainctlError as error:
-            outcome = Outcome("halted", error.exit, str(error))
+            outcome = Outcome("halted", Exit.HALTED, str(error))  # whatever its own code: nodes were touched
         finally:
             self._wired.fleet.keep(None)
         seconds = time.monotonic() - began

@@ -24,7 +24,8 @@ def render_arb(
         kind: "arb-haproxy" (whole file, 2.6 or newer) or "arb-nginx" (for the http context, 1.22 or newer).
         shards: shard → its machines' URLs, http only.
         listen: address and port of the first shard; each further one has the next port.
-        policy: `connect_s`, `read_s`, `dead_s`, `probe_path`, `probe_s`, `every_s`, `rise`, `fall`.
+        policy: `connect_s`, `read_s`, `dead_s`, `probe_path`, `probe_s`, `every_s`,
+            `rise`, `fall`; nginx, which probes nobody, takes `hold_s` instead.
     Raises: ValueError for another kind, shards that cannot be, or https machines.
     """
     if kind not in KINDS:
@@ -47,6 +48,7 @@ def render_arb(
         ms=limits,
         seconds=max(1, round(policy.dead_s / 2)),
         path=policy.probe_path,
+        hold=max(1, round(policy.hold_s)),
         rise=policy.rise,
         fall=policy.fall,
     )

@@ -7,6 +7,7 @@ A small real data store to try failover on: keys and values over HTTP, SQLite be
     PUT  /k/KEY            204; the body is the value
     GET  /query?for=S      200 after S seconds: a long query
     GET  /stream?for=S     200, a line every tenth of a second for S seconds
+    POST /query?for=S      200 its own body after S seconds
     POST /once/ID          204; counts how often ID was run here (a request that runs twice is seen)
     GET  /once             200 {"ID": times, …}
     GET  /                 200 "NAME pid"
@@ -173,10 +174,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self._body()
+        for_s = float(parse_qs(urlsplit(self.path).query).get("for", ["0"])[0])
         if self.path.startswith("/once/"):
             self.server.kept.run(self.path[6:])
             self._answer(204)
         else:
+            time.sleep(for_s)
             self._answer(200, body)
 
     def _body(self) -> bytes:

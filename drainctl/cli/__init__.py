@@ -15,6 +15,7 @@ from drainctl.errors import DrainctlError, Exit
 
 # name: (module, section, short help). Shown in this order.
 COMMANDS = {
+    "init": ("init", "set up", "Write drainctl.yml from haproxy.cfg; never overwrites"),
     "doctor": ("doctor", "set up", "Look for what would go wrong; touches nothing"),
     "explain": ("explain", "set up", "What a key of drainctl.yml is for, its default, an example"),
     "schema": ("explain", "set up", "The JSON Schema of drainctl.yml, for editors"),

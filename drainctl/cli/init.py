@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -27,8 +28,8 @@ WIDTH = 80
     "--haproxy-cfg",
     "cfgs",
     multiple=True,
-    metavar="FILE",
-    help=f"A balancer's configuration; once for each balancer [default: {USUAL}].",
+    metavar="[LB=]FILE",
+    help=f"A balancer's configuration, and its name; once for each balancer [default: {USUAL}].",
 )
 @click.option("--app", metavar="NAME", help="The app's name [default: its first backend's].")
 @click.option("--backend", metavar="NAME", help="A backend of the app, where haproxy.cfg has several apps.")
@@ -103,10 +104,10 @@ def _from_files(paths: Sequence[str], app: str | None, backend: str | None, *, a
     from drainctl.haproxy_cfg.read import read_file
     from drainctl.init.choose import Several, choose
     from drainctl.init.known import app_name, draft
-    from drainctl.init.reach import names, reach
+    from drainctl.init.reach import named, reach
 
-    read = [read_file(path) for path in paths]
-    sights = [reach(name, cfg) for name, cfg in zip(names(paths), read, strict=True)]
+    read = [(name, read_file(path)) for name, path in named(paths)]
+    sights = [reach(name, cfg) for name, cfg in read]
     try:
         group = choose(sights, app, backend)
     except Several as several:
@@ -133,7 +134,8 @@ def _tell(draft: Draft, target: str, text: str) -> None:
     """On stderr: what was found, what is to be set, what does not load yet, and the next command."""
     from drainctl.init.text import marks
 
-    _say(f"{target} is written, from {', '.join(draft.sources)}")
+    source = ", ".join(dict.fromkeys(draft.files.values())) or "your answers"
+    _say(f"{target} is written, from {source}")
     _row("app", draft.app)
     _row("balancers", ", ".join(one.balancer.name for one in draft.balancers))
     _row("backends", ", ".join(draft.backends))
@@ -151,8 +153,15 @@ def _tell(draft: Draft, target: str, text: str) -> None:
         _row(f"line {number}", what)
     for problem in _problems(target):
         _say(f"not yet: {problem}")
-    where = "" if target == "drainctl.yml" else f"-c {target} "
-    _say(f"next: drainctl {where}doctor")
+    click.echo(f"next: {_next(draft, target)}", err=True)  # one line, to be copied
+
+
+def _next(draft: Draft, target: str) -> str:
+    """The doctor's command line, for a shell."""
+    words = ["drainctl", *(() if target == "drainctl.yml" else ("-c", target)), "doctor"]
+    for balancer, file in draft.files.items():
+        words += ["--haproxy-cfg", f"{balancer}={file}" if len(draft.files) > 1 else file]
+    return shlex.join(words)
 
 
 def _row(label: str, what: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 
 import click
@@ -11,7 +13,7 @@ from drainctl.cli.completion import node_names
 
 
 @click.command()
-@click.option("--watch", is_flag=True, help="Again every second, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Again every second, until q or Ctrl-C.")
 @global_options
 def status(options: Options, watch: bool) -> None:
     """
@@ -24,11 +26,17 @@ def status(options: Options, watch: bool) -> None:
     from drainctl import overview
     from drainctl.cli.show_status import status_json, status_text
 
-    show = status_json if options.output == "json" else status_text
+    on_terminal = sys.stdout.isatty()
+    width = os.get_terminal_size(sys.stdout.fileno()).columns if on_terminal else None
     with wired(options) as adapters:
+        if watch and on_terminal and options.output != "json":
+            from drainctl.cli.watch_status import watch as watch_status
+
+            watch_status(adapters)
+            return
         while True:
-            text = show(overview.status(adapters))
-            click.echo(f"\x1b[H\x1b[J{text}" if watch else text)
+            seen = overview.status(adapters)
+            click.echo(status_json(seen) if options.output == "json" else status_text(seen, width))
             if not watch:
                 return
             time.sleep(1.0)

@@ -84,7 +84,9 @@ class Check:
             return None
         said = _request(used.request)
         if sends:
-            said |= _pairs(sends[0], {"meth": "method", "uri": "uri", "uri-lf": "uri"}) | _host(sends[0])
+            sent = _pairs(sends[0], {"meth": "method", "uri": "uri", "uri-lf": "uri"}) | _host(sends[0])
+            later = used.request is None or sends[0].line > used.request.line
+            said = said | sent if later else sent | said  # word by word, the later line counts
         first = used.request or sends[0]
         connect = used.of("connect")
         where = _pairs(connect[0], {"port": "port", "addr": "addr"}) if connect else {}

@@ -17,9 +17,8 @@ from drainctl.haproxy_cfg.model import (
     StatsSocket,
 )
 from drainctl.haproxy_cfg.values import address
+from drainctl.init.sight import ANSWER
 from drainctl.model import BalancerLook
-
-ANSWER = 0  # the line of what no file says
 
 
 def socket_only(runtime: str) -> HaproxyCfg:

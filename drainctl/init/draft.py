@@ -42,13 +42,13 @@ class NodeLine:
 @dataclass(frozen=True, slots=True)
 class Draft:
     """
-    A whole drainctl.yml. sources: the files it was made from. site: scheme, host and port of a node's app as
-    in URLs. checks: keys of `checks` with their values. others: the backends that are left out. warnings:
-    what stands in the way of a drain, for the file and for the screen.
+    A whole drainctl.yml. files: the haproxy.cfg of each balancer, where there is one. site: scheme, host and
+    port of a node's app as in URLs. checks: keys of `checks` with their values. others: the backends that
+    are left out. warnings: what stands in the way of a drain, for the file and for the screen.
     """
 
     app: str
-    sources: tuple[str, ...]
+    files: Mapping[str, str]
     balancers: tuple[BalancerLine, ...]
     backends: tuple[str, ...]
     nodes: tuple[NodeLine, ...]

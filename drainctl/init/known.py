@@ -38,7 +38,7 @@ def draft(sights: Sequence[Sight], group: Group, app: str) -> Draft:
     lines = tuple(line for _, line in nodes)
     return Draft(
         app=app,
-        sources=tuple(dict.fromkeys(sight.cfg.name for sight in sights)),
+        files={sight.name: sight.cfg.name for sight in sights if not sight.answered},
         balancers=tuple(BalancerLine(sight.balancer, sight.why, sight.set_this) for sight in sights),
         backends=group.backends,
         nodes=lines,

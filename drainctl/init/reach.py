@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from drainctl.balancer.exchange import UnixExchange
 from drainctl.balancer.open import open_balancer
-from drainctl.errors import BalancerError
+from drainctl.errors import BalancerError, ConfigError
 from drainctl.haproxy_cfg.model import HaproxyCfg, Proxy, StatsSocket, value
 from drainctl.init.sight import Sight, in_url
 from drainctl.model import Balancer, BalancerLook, Secret
@@ -25,8 +25,24 @@ USUAL = "unix:/run/haproxy/admin.sock"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 
 
-def names(paths: Sequence[str]) -> list[str]:
-    """A name for each balancer: its file's folder or name where that tells several apart, else lb1, lb2, …"""
+def named(given: Sequence[str]) -> list[tuple[str, str]]:
+    """
+    `[LB=]FILE` → a name for each balancer, and its file.
+
+    Without LB=: the file's folder or name where that tells several apart, else lb1, lb2, …
+    Raises: ConfigError where two have one name.
+    """
+    pairs = [text.partition("=") for text in given]
+    own = [name if equals and _NAME.fullmatch(name) else "" for name, equals, _ in pairs]
+    paths = [pair[2] if name else text for name, pair, text in zip(own, pairs, given, strict=True)]
+    names = [name or usual for name, usual in zip(own, _usual(paths), strict=True)]
+    twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+    if twice is not None:
+        raise ConfigError(f"--haproxy-cfg: found {twice} a second time, expected a name for each balancer")
+    return list(zip(names, paths, strict=True))
+
+
+def _usual(paths: Sequence[str]) -> list[str]:
     full = [os.path.realpath(path) for path in paths]
     folders = [path.rpartition("/")[0].rpartition("/")[2] for path in full]
     files = [path.rpartition("/")[2].removesuffix(".cfg") for path in full]

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from drainctl.haproxy_cfg.model import HaproxyCfg, Proxy, Server
 from drainctl.model import Balancer, BalancerLook, ServerRow
 
+ANSWER = 0  # the line of what no file says
+
 
 @dataclass(frozen=True, slots=True)
 class Sight:
@@ -31,6 +33,11 @@ class Sight:
     @property
     def name(self) -> str:
         return self.balancer.name
+
+    @property
+    def answered(self) -> bool:
+        """Whether somebody's answers stand for a haproxy.cfg."""
+        return any(socket.line == ANSWER for socket in self.cfg.global_.sockets)
 
     def where(self, line: int) -> str:
         """`lb1/haproxy.cfg:41`, short enough for a comment."""

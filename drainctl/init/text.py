@@ -73,7 +73,8 @@ def mark(text: str, indent: str = "") -> list[str]:
 
 
 def _head(draft: Draft) -> Iterator[str]:
-    yield from comment(f"Written by `drainctl init` from {', '.join(draft.sources)}.")
+    source = ", ".join(dict.fromkeys(draft.files.values())) or "answers"
+    yield from comment(f"Written by `drainctl init` from {source}.")
     yield from comment(
         f"{MARK} above a line: it could not be known. A comment with a file and a number: that line of it "
         f"says so. Every key is in docs/configuration.md. Next: `drainctl doctor`."

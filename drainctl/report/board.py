@@ -56,7 +56,7 @@ class Board:
         """balancers: their names, in the order in which they are shown. places: each node's servers."""
         self.balancers = tuple(balancers)
         self.faults: dict[str, str] = {}
-        self._places = places
+        self.places = places
         self._rows: dict[Place, ServerRow] = {}
         self._first: dict[Place, Counters] = {}
         self._totals: dict[str, tuple[float, Counters]] = {}
@@ -105,7 +105,7 @@ class Board:
     def cell(self, node: str, balancer: str) -> Cell:
         if balancer in self.faults:
             return Cell(("?",))
-        places = [place for place in self._places.get(node, ()) if place.balancer == balancer]
+        places = [place for place in self.places.get(node, ()) if place.balancer == balancer]
         found = [(place, self._rows[place]) for place in places if place in self._rows]
         if not found:
             return Cell(("-",))

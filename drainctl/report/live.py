@@ -7,22 +7,23 @@ failed, and what is not as it should be stay; the rest is counted. Pure.
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rich.text import Text
 
 from drainctl.report.board import Board
+from drainctl.report.plain import MARGIN
 from drainctl.report.servers import LEGEND, odd, servers, traffic
 from drainctl.report.story import Journey, StepRun, Story
-from drainctl.report.text import clip, one_line, seconds
+from drainctl.report.text import clip, one_line, seconds, wrapped
 
 MANY_NODES = 40  # more are never listed one by one
-MOST_NOTES = 6
+MOST_NOTES, LEAST_NOTES = 6, 2
 NAME_WIDTH, WAY_WIDTH, CHANGE_WIDTH = 14, 10, 18
 TOLD_TIME_S = 0.1  # a step that took less shows no time
-STYLES = {"seen": "green", "skipped": "dim", "failed": "bold red", "running": "yellow"}
+STYLES = {"seen": "green", "skipped": "dim", "failed": "bold red"}
 ENDS = {"done": "green", "put-back": "yellow", "restored": "yellow", "failed": "bold red"}
 Words = list[tuple[str, str]]  # with their styles
 
@@ -45,135 +46,153 @@ class View:
 
 def screen(view: View, width: int, height: int, now: float) -> list[Text]:
     """Lines, none wider than `width`, and no more than `height`."""
-    story = view.story
-    blocks = {name: _block(view, name, width, now) for name in story.nodes}
-    urgent = [name for name in blocks if _is_urgent(story.latest(name))]
-    head = _head(view, width, now)
-    notes = [Text(line, no_wrap=True) for note in view.notes for line in _wrapped(note, width)][-MOST_NOTES:]
+    nodes = _Nodes(view, width, now)
+    head = _head(view, nodes, width, now)
     flow = traffic(view.board, width) if view.board else []
-    whole = [
-        head,
-        [line for name in blocks for line in blocks[name]],
-        _servers(view, list(blocks), width),
-        flow,
-        notes,
-    ]
-    if len(blocks) <= MANY_NODES and sum(len(part) + 1 for part in whole if part) <= height + 1:
-        return _joined(whole)
-    rest = height - len(head) - sum(len(part) + 1 for part in (flow, notes[-2:]) if part)
-    nodes = _cut(blocks, urgent, max(rest - 1, 3))
-    rest -= len(nodes) + 1
-    busy = _servers(view, urgent, width, others=[name for name in blocks if name not in urgent])
-    return _joined([head, nodes, _clipped(busy, rest - 1), flow, notes[-2:]])[:height]
+    notes = [line for note in view.notes[-MOST_NOTES:] for line in told(note, width)]
+    if len(nodes.names) <= MANY_NODES:
+        servers_now = _servers(view, nodes.names, (), width)
+        whole = _joined([head, nodes.lines(nodes.names), servers_now, flow, notes[-MOST_NOTES:]])
+        if len(whole) <= height:
+            return whole
+    busy = [name for name in nodes.names if nodes.is_urgent(name)]
+    others = [name for name in nodes.names if not nodes.is_urgent(name)]
+    below = _joined([[], flow, notes[-LEAST_NOTES:]])
+    room = height - len(head) - len(below) - 2
+    above = _cut([nodes.block(name) for name in busy], max(room, 3))
+    servers_now = _servers(view, busy, others, width)[: max(room - len(above) - 1, 0)]
+    return _joined([head, above, servers_now, flow, notes[-LEAST_NOTES:]])[:height]
 
 
 def last_screen(view: View, width: int, now: float) -> list[Text]:
     """What stays of it when the rollout is over: every node, or of many those that are not simply done."""
-    story = view.story
-    names = story.nodes
+    nodes = _Nodes(view, width, now)
+    names = nodes.names
     if len(names) > MANY_NODES:
-        names = [name for name in names if (way := story.latest(name)) and way.outcome != "done"]
-    blocks = [line for name in names for line in _block(view, name, width, now)]
-    return [*_head(view, width, now, keys=False), *blocks]
+        names = [name for name in names if (way := nodes.latest.get(name)) and way.outcome != "done"]
+    return [*_head(view, nodes, width, now)[:2], *nodes.lines(names)]
+
+
+def told(line: str, width: int) -> list[Text]:
+    """A line of the plain report, on a terminal of that width."""
+    return [Text(part, no_wrap=True) for part in wrapped(line, width, rest=MARGIN)]
 
 
 def _joined(parts: Sequence[Sequence[Text]]) -> list[Text]:
+    """With an empty line between two parts."""
     lines: list[Text] = []
-    for part in parts:
+    for number, part in enumerate(parts):
         if part:
-            lines += [Text(), *part] if lines else part
+            lines += [Text(), *part] if number else part
     return lines
 
 
-def _clipped(lines: list[Text], room: int) -> list[Text]:
-    """The first that fit; nothing where that would be a headline alone."""
-    return lines[:room] if len(lines[:room]) > 1 else []
-
-
-def _cut(blocks: Mapping[str, list[Text]], names: Sequence[str], room: int) -> list[Text]:
+def _cut(blocks: Sequence[list[Text]], room: int) -> list[Text]:
     """As many whole blocks as there is room for, and how many are left."""
     lines: list[Text] = []
-    for number, name in enumerate(names):
-        last = number == len(names) - 1
-        if len(lines) + len(blocks[name]) + (not last) > room and lines:
-            return [*lines, Text(f"… and {len(names) - number} more nodes in flight", style="dim")]
-        lines += blocks[name]
+    for number, block in enumerate(blocks):
+        is_last = number == len(blocks) - 1
+        if lines and len(lines) + len(block) + (not is_last) > room:
+            return [*lines, Text(f"… and {len(blocks) - number} more nodes in flight", style="dim")]
+        lines += block
     return lines
 
 
-def _is_urgent(journey: Journey | None) -> bool:
-    return journey is not None and (journey.in_flight or journey.failed)
+def _servers(view: View, names: Sequence[str], others: Sequence[str], width: int) -> list[Text]:
+    """Those of `names`, those of `others` that are not simply UP, and the rest of them together."""
+    if view.board is None:
+        return []
+    strange = odd(view.board, others)
+    left = [name for name in others if name not in set(strange)]
+    lines = servers(view.board, [*names, *strange], width, others=left, busy=view.story.in_flight)
+    return [Text(clip(LEGEND, width), style="dim", no_wrap=True), *lines]
 
 
 # ---------------------------------------------------------------- the head
 
 
-def _head(view: View, width: int, now: float, *, keys: bool = True) -> list[Text]:
+def _head(view: View, nodes: _Nodes, width: int, now: float) -> list[Text]:
     story = view.story
     spent_s = story.took_s if story.took_s is not None else max(now - story.began_s, 0.0)
     wave = f"wave {story.wave} of {len(story.waves)}" if story.wave else "before the first wave"
     what = f"{story.verb} {story.release}".strip()
     parts = [what, f"rollout {story.rollout}", story.outcome or wave, seconds(spent_s)]
     title = clip(" · ".join(part for part in parts if part), width)
-    lines = [Text(title, style="bold", no_wrap=True)]
-    counts, right = _counts(story), view.keys if keys else ""
-    if right and len(counts) + len(right) + 2 <= width:
-        counts += right.rjust(width - len(counts))
-    lines.append(Text(clip(counts, width), style="dim", no_wrap=True))
-    if view.said and keys:
-        lines.append(Text(clip(view.said, width), style="bold yellow", no_wrap=True))
-    return lines
+    counts = nodes.counts()
+    if view.keys and story.outcome is None and len(counts) + len(view.keys) + 2 <= width:
+        counts += view.keys.rjust(width - len(counts))
+    lines = [Text(title, style="bold", no_wrap=True), Text(clip(counts, width), style="dim", no_wrap=True)]
+    return [*lines, Text(clip(view.said, width), style="bold yellow", no_wrap=True)] if view.said else lines
 
 
-def _counts(story: Story) -> str:
-    counts = dict.fromkeys(("done", "in flight", "to go"), 0)
-    for node in story.nodes:
-        journey = story.latest(node)
-        state = journey.state if journey and journey.state != "staged" else "to go"
-        counts[state] = counts.get(state, 0) + 1
-    return ", ".join(f"{count} {state}" for state, count in counts.items())
+# ---------------------------------------------------------------- the nodes
 
 
-# ---------------------------------------------------------------- one node
+class _Nodes:
+    """A view's nodes as lines of one width, at one moment."""
+
+    def __init__(self, view: View, width: int, now: float) -> None:
+        self.names = view.story.nodes
+        self.latest = {journey.node: journey for journey in view.story.journeys}
+        self._view = view
+        self._width = width
+        self._now = now
+        self._name_width = min(NAME_WIDTH, max(map(len, self.names), default=0))
+        changes = {_change(journey) for journey in self.latest.values() if journey.way}
+        self._change_width = max(map(len, changes), default=0)
+
+    def is_urgent(self, name: str) -> bool:
+        journey = self.latest.get(name)
+        return journey is not None and (journey.in_flight or journey.failed)
+
+    def counts(self) -> str:
+        """`1 done, 1 in flight, 2 to go`."""
+        found = [self.latest[name].state if name in self.latest else "to go" for name in self.names]
+        counts = Counter("to go" if state == "staged" else state for state in found)
+        told = dict.fromkeys(("done", "in flight", "to go", *counts))
+        return ", ".join(f"{counts[state]} {state}" for state in told)
+
+    def lines(self, names: Iterable[str]) -> list[Text]:
+        return [line for name in names for line in self.block(name)]
+
+    def block(self, name: str) -> list[Text]:
+        """A node's line: how it changes, its steps with the time in each; below, what it waits for."""
+        journey, width = self.latest.get(name), self._width
+        line = Text(f"{clip(name, NAME_WIDTH):{self._name_width}}", no_wrap=True)
+        if journey is None or not journey.way:
+            release = clip(self._view.story.previous.get(name) or "", CHANGE_WIDTH)
+            line.append(f"  {release}{', staged' if journey else ''}", style="dim")
+            line.rstrip()
+            return [line]
+        line.stylize("bold" if journey.in_flight else "")
+        line.append(f"  {_change(journey):{self._change_width}} ")
+        lines = _flowed(line, _ended(journey) if journey.outcome else _marks(journey.steps), width)
+        waits = "" if journey.outcome else self._awaited(name, journey)
+        told = wrapped(waits, width, "  > ", "    ") if waits else []
+        return lines + [Text(text, style="yellow", no_wrap=True) for text in told]
+
+    def _awaited(self, name: str, journey: Journey) -> str:
+        """`idle for 14 s: 2 requests in flight on lb2; 46 s left`."""
+        running = next((step.name for step in reversed(journey.steps) if step.state == "running"), "")
+        step, _, why = one_line(self._view.waits.get(name, running)).partition(": ")
+        spent = f"{step} for {max(self._now - journey.touched_s, 0.0):.0f} s"
+        return "" if not step else f"{spent}: {why}" if why else spent
 
 
-def _block(view: View, name: str, width: int, now: float) -> list[Text]:
-    """A node's line: how it changes, its steps with the time in each; below, what it waits for."""
-    journey = view.story.latest(name)
-    line = Text(f"{clip(name, NAME_WIDTH):{_name_width(view)}}", no_wrap=True)
-    if journey is None:
-        line.append(f" {clip(view.story.previous.get(name) or '', CHANGE_WIDTH)}")
-        line.rstrip()
-        return [line]
-    line.stylize("bold" if journey.in_flight else "")
+def _change(journey: Journey) -> str:
+    """`http-check 41 -> 42`."""
     change = journey.change
     if len(change) > CHANGE_WIDTH:
         change = f"-> {clip(journey.target or '', CHANGE_WIDTH - 3)}"
     way = clip("back" if journey.way == "back" else journey.strategy, WAY_WIDTH)
-    line.append("".join(f" {part}" for part in (way, change) if part))
-    words = _ended(journey) if journey.outcome else _marks(journey.steps, running=False)
-    lines = _flowed(line, words, width)
-    if not journey.outcome and (waits := _awaited(view, name, journey, now)):
-        lines += [Text(text, style="yellow", no_wrap=True) for text in _wrapped(waits, width, "  > ", "    ")]
-    return lines
+    return f"{way} {change}".strip()
 
 
-def _name_width(view: View) -> int:
-    return min(NAME_WIDTH, max(map(len, view.story.nodes), default=0))
-
-
-def _awaited(view: View, name: str, journey: Journey, now: float) -> str:
-    waits = one_line(view.waits.get(name, ""))
-    running = next((step.name for step in reversed(journey.steps) if step.state == "running"), "")
-    spent_s = max(now - journey.touched_s, 0.0)
-    return f"{waits or running} (for {seconds(spent_s)})" if waits or running else ""
-
-
-def _marks(steps: Sequence[StepRun], *, running: bool = True) -> Words:
+def _marks(steps: Sequence[StepRun]) -> Words:
     """`flag out idle:0.3 restart:2.1`: names of the steps that are over, with the times that matter."""
     marks = []
     for step in steps:
-        if step.state != "running" or running:
+        if step.state != "running":
             time_s = step.took_s or 0.0
             took = f":{time_s:.1f}" if time_s >= TOLD_TIME_S else ""
             marks.append((f"{step.name}{'!' if step.state == 'failed' else ''}{took}", STYLES[step.state]))
@@ -184,14 +203,14 @@ def _ended(journey: Journey) -> Words:
     """How a journey ended, and what took longest, or why it did not end well."""
     outcome = journey.outcome or ""
     took = f" {seconds(journey.took_s)}" if journey.took_s is not None else ""
-    told = f"{outcome}{took}"
+    end = f"{outcome}{took}"
     if outcome != "done":
-        return [(f"{told}:", ENDS.get(outcome, "")), *((word, "") for word in journey.why.split())]
-    over = sorted(
+        return [(f"{end}:", ENDS.get(outcome, "")), *((word, "") for word in journey.why.split())]
+    seen = sorted(
         (step for step in journey.steps if step.state == "seen"), key=lambda step: -(step.took_s or 0.0)
     )
-    slow = _marks([step for step in over[:3] if (step.took_s or 0.0) >= TOLD_TIME_S])
-    return [(f"{told}:" if slow else told, ENDS["done"]), *slow]
+    slow = _marks([step for step in seen[:3] if (step.took_s or 0.0) >= TOLD_TIME_S])
+    return [(f"{end}:" if slow else end, ENDS["done"]), *slow]
 
 
 def _flowed(line: Text, words: Words, width: int) -> list[Text]:
@@ -203,22 +222,3 @@ def _flowed(line: Text, words: Words, width: int) -> list[Text]:
             lines.append(Text("     ", no_wrap=True))
         lines[-1].append(" ").append(text, style=style)
     return lines
-
-
-def _wrapped(text: str, width: int, first: str = "", rest: str = "  ") -> list[str]:
-    return textwrap.wrap(
-        text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
-    ) or [""]
-
-
-# ---------------------------------------------------------------- the servers
-
-
-def _servers(view: View, names: Sequence[str], width: int, others: Sequence[str] = ()) -> list[Text]:
-    if view.board is None:
-        return []
-    busy = [name for name in names if _is_urgent(view.story.latest(name))]
-    strange = odd(view.board, others)
-    left = [name for name in others if name not in strange]
-    lines = servers(view.board, [*names, *strange], width, others=left, busy=busy)
-    return [Text(clip(LEGEND, width), style="dim", no_wrap=True), *lines]

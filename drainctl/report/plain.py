@@ -10,10 +10,11 @@ from typing import TextIO
 
 from drainctl.journal.events import Event
 from drainctl.report.story import said
-from drainctl.report.text import clock_time, day_time, one_line, proof_table, seconds
+from drainctl.report.text import clock_time, day_time, one_line, proof_table, said_together, seconds, wrapped
 
 HEARTBEAT_S = 30.0
 HEARTBEAT_NODES = 4  # a heartbeat names no more of the nodes in flight
+MARGIN = " " * 9  # of a wrapped line: below what comes after the time
 TEXT_WIDTH = 46  # with a node of four letters, a line whose text fits is 80 columns wide
 VERBOSE_ONLY = {"step.intended", "step.acted"}  # and the begin of a way forward
 SILENT_STEPS = {"guard", "quiet"}  # said only when they had to wait for a second
@@ -28,6 +29,7 @@ class PlainReport:
         stream: default standard error.
         verbose: also what is intended and done, and every step.
         clock: wall clock, Unix seconds. zone: of the printed times; default this machine's.
+        width: columns of a terminal, where lines are to be wrapped.
     """
 
     def __init__(
@@ -37,11 +39,13 @@ class PlainReport:
         verbose: bool = False,
         clock: Callable[[], float] = time.time,
         zone: tzinfo | None = None,
+        width: Callable[[], int] | None = None,
     ) -> None:
         self._stream = stream if stream is not None else sys.stderr
         self._verbose = verbose
         self._clock = clock
         self._zone = zone
+        self._width = width
         self._node_width = 0
         self._began_s: dict[str, float] = {}
         self._last_s = clock()
@@ -80,10 +84,13 @@ class PlainReport:
         at, data, text = clock_time(event.at_s, self._zone), event.data, said(event)
         match event.kind:
             case "rollout.began":
-                return [f"{at} rollout {event.rollout}, {day_time(event.at_s, self._zone)}: {text}"]
+                return [
+                    f"{at} rollout {event.rollout}, {day_time(event.at_s, self._zone)}",
+                    f"{at} {text}",
+                ]
             case "rollout.ended":
                 spent = f", {seconds(data['took_s'])}" if "took_s" in data else ""
-                lines = [one_line(str(line)) for line in data.get("lines", ())]
+                lines = said_together([one_line(str(line)) for line in data.get("lines", ())])
                 why = one_line(data.get("why") or text)
                 return [f"{at} {data['outcome']}: {why} (exit {data['exit']}{spent})", *lines]
             case "proof":
@@ -113,6 +120,8 @@ class PlainReport:
         return f"{line}  {seconds(took_s):>7}" if took_s is not None else line.rstrip()
 
     def _print(self, lines: list[str]) -> None:
+        if self._width is not None:
+            lines = [part for line in lines for part in wrapped(line, self._width(), rest=MARGIN)]
         self._stream.write("".join(f"{line}\n" for line in lines))
         self._stream.flush()
         self._last_s = self._clock()

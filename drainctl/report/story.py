@@ -108,6 +108,12 @@ class Story:
         planned = [node for wave in self.waves for node in wave]
         return list(dict.fromkeys([*planned, *(journey.node for journey in self.journeys)]))
 
+    @property
+    def in_flight(self) -> list[str]:
+        """The nodes that are under way, or were left where they failed."""
+        latest = {journey.node: journey for journey in self.journeys}
+        return [node for node, journey in latest.items() if journey.in_flight or journey.failed]
+
     def ways(self, node: str) -> list[Journey]:
         """All journeys of a node, in their order."""
         return [journey for journey in self.journeys if journey.node == node]

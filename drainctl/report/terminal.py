@@ -62,7 +62,9 @@ class TerminalReport:
         self._clock = clock
         self._lock = threading.Lock()  # frames are drawn by rich's own thread, looks come from the fleet's
         self._view = View(Story(past))
-        self._plain = PlainReport(cast("TextIO", self.console.file), clock=clock)
+        self._plain = PlainReport(
+            cast("TextIO", self.console.file), clock=clock, width=lambda: self.console.width
+        )
         self._below: list[str] = []
         self._left = self._asked = False
         self._keys = keys(self._pressed)
@@ -155,8 +157,11 @@ class TerminalReport:
             self.console.print(line)
 
     def _print(self, lines: Iterable[str]) -> None:
+        from drainctl.report.live import told
+
         for line in lines:
-            self.console.print(line, markup=False, highlight=False)
+            for part in told(line, self.console.width):
+                self.console.print(part)
 
     # ------------------------------------------------------------ keys
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Any
@@ -64,22 +65,56 @@ def clip(text: str, width: int) -> str:
 # ---------------------------------------------------------------- tables
 
 
-def columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
-    """Lines with aligned cells, two spaces apart; the columns numbered in `right` are flush right."""
+def columns(rows: Sequence[Sequence[str]], right: Collection[int] = (), gap: int = 2) -> list[str]:
+    """Lines with aligned cells, `gap` spaces apart; the columns numbered in `right` are flush right."""
     widths = [max(len(row[number]) for row in rows) for number in range(len(rows[0]))] if rows else []
     return [
-        "  ".join(
+        (" " * gap)
+        .join(
             cell.rjust(width) if number in right else cell.ljust(width)
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
+        )
+        .rstrip()
         for row in rows
     ]
+
+
+MOST_NAMES = 4  # of nodes of which the same is said
+
+
+def said_together(lines: Sequence[str]) -> list[str]:
+    """`web1, web2: in rotation, on 42`: neighbouring lines `NAME: …` that say the same of several nodes."""
+    told: list[tuple[list[str], str]] = []
+    for line in lines:
+        name, colon, text = line.partition(": ")
+        if not colon or " " in name:
+            told.append(([], line))
+        elif told and told[-1][0] and told[-1][1] == text:
+            told[-1][0].append(name)
+        else:
+            told.append(([name], text))
+    return [f"{_names(names)}: {text}" if names else text for names, text in told]
+
+
+def _names(names: Sequence[str]) -> str:
+    if len(names) <= MOST_NAMES:
+        return ", ".join(names)
+    return f"{names[0]} … {names[-1]} ({len(names)} nodes)"
+
+
+def wrapped(text: str, width: int, first: str = "", rest: str = "") -> list[str]:
+    """Lines of at most `width` columns; no word is broken that fits into one."""
+    return textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
+    ) or [first.rstrip()]
 
 
 # ---------------------------------------------------------------- the proof
 
 ERRORS = ("5xx", "connect", "response", "haproxy_5xx")
 MOVED = ("retries", "redispatches")
+NAME_WIDTH = 11  # of a balancer in the proof
+PROOF_WIDTH = 78  # a report puts up to two spaces before it
 
 
 def proof_line(data: Mapping[str, Any]) -> str:
@@ -105,7 +140,7 @@ def proof_line(data: Mapping[str, Any]) -> str:
 def proof_table(data: Mapping[str, Any]) -> str:
     """`proof_line`, then a row per balancer: requests, errors by kind, retries and redispatches."""
     balancers: Mapping[str, Mapping[str, Any]] = data.get("balancers", {})
-    rows = [("balancer", "requests", *(name.replace("_", " ") for name in ERRORS), *MOVED, "")]
+    rows = [("balancer", "requests", *(name.replace("_", " ") for name in ERRORS), *MOVED)]
     for name, row in balancers.items():
         errors: Mapping[str, int] = row.get("errors", {})
         counts = [
@@ -113,5 +148,11 @@ def proof_table(data: Mapping[str, Any]) -> str:
             *(errors.get(kind, 0) for kind in ERRORS),
             *(row.get(kind, 0) for kind in MOVED),
         ]
-        rows.append((name, *map(str, counts), "incomplete" if row.get("reset") else ""))
-    return "\n".join([proof_line(data), *(columns(rows, right=range(1, 8)) if balancers else ())])
+        shown = clip(name, NAME_WIDTH)
+        rows.append((f"{shown} *" if row.get("reset") else shown, *map(str, counts)))
+    table = columns(rows, right=range(1, 8)) if balancers else []
+    if table and max(map(len, table)) > PROOF_WIDTH:
+        table = columns(rows, right=range(1, 8), gap=1)
+    if any(row.get("reset") for row in balancers.values()):
+        table.append("* incomplete: counted anew, or not read")
+    return "\n".join([proof_line(data), *table])

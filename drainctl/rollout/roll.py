@@ -165,7 +165,7 @@ class Roll:
 
     def _leave_out(self, node: Node, why: str) -> None:
         """A changed node that is not put back serves nobody until a person has looked."""
-        stopped, verdict = self._walk(node).through(http_check.leaving(self._world.cluster)[:2], finish=True)
+        stopped, verdict = self._walk(node).through(http_check.out_only(self._world.cluster), finish=True)
         left = (
             "left out of rotation"
             if stopped is None

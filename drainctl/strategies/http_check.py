@@ -62,9 +62,14 @@ def restore(cluster: Cluster) -> tuple[Step, ...]:
     return tuple(replace(step, on_limit=Do.HALT, on_never=Do.HALT) for step in give_back(cluster))
 
 
+def out_only(cluster: Cluster) -> tuple[Step, ...]:
+    """Out of rotation, however many requests are still in flight: for a node that must not serve on."""
+    return (_flag(), _out(cluster))
+
+
 def leaving(cluster: Cluster) -> tuple[Step, ...]:
     """Flag, out, idle, quiet: from serving to not a single request in flight."""
-    steps = [_flag(), _out(cluster), _idle(cluster)]
+    steps = [*out_only(cluster), _idle(cluster)]
     if cluster.health.active != "none":
         steps.append(_quiet(cluster))
     return tuple(steps)

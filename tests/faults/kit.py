@@ -72,13 +72,17 @@ class NodeIs:
 
 @dataclass(frozen=True)
 class Told:
-    """`drainctl status` in both of its shapes, and what was really so all the while."""
+    """`drainctl status` in both of its shapes (text only where asked), and what was really so all the while."""
 
     nodes: dict[str, Any]
     rollout: dict[str, Any]
     lease: dict[str, Any] | None
     text: str
     real: dict[str, NodeIs]
+
+    def shown(self, node: str) -> dict[str, str]:
+        """A node's status at each balancer."""
+        return {place.partition(" ")[0]: at["status"] for place, at in self.nodes[node]["servers"].items()}
 
     def row(self, node: str) -> list[str]:
         """A node's cells in the table, with the numbers of requests in flight left out."""
@@ -180,22 +184,26 @@ class Ground:
             for name in lab.settings.node_names
         }
 
-    def status(self) -> Told:
+    def status(self, *, text: bool = False) -> Told:
         """
-        `drainctl status`, text and JSON, between two equal looks at what is really so.
+        `drainctl status` as JSON (and as text, where asked), between two equal looks at what is really so.
 
-        After a death HAProxy's checks still find out about a flag that was set or taken away; a status during
-        such a change is asked again.
+        After a death HAProxy's checks still find out about a flag that was set or taken away; that is waited
+        for, and a status during any other change is asked again.
         """
+        wait_for("HAProxy has seen every flag", self._flags_are_seen)
         for _ in range(5):
             before = self.real()
             with ThreadPoolExecutor(2) as both:
-                as_json = both.submit(self.latest)
-                text = self._well("status").out
-            shown = as_json.result()
+                told = both.submit(self._well, "status") if text else None
+                shown = self.latest()
             if (real := self.real()) == before:
-                return Told(shown["nodes"], shown["rollout"], shown["lease"], text, real)
+                said = told.result().out if told else ""
+                return Told(shown["nodes"], shown["rollout"], shown["lease"], said, real)
         raise AssertionError(f"the cluster changed five times while it was looked at: {before} … {real}")
+
+    def _flags_are_seen(self) -> bool:
+        return all((node.flag is None) == ("UP" in node.words) for node in self.real().values())
 
     def latest(self) -> dict[str, Any]:
         """`drainctl status` as JSON."""

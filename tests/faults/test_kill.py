@@ -63,50 +63,70 @@ def reached(moment: str, act: str, when: str) -> bool:
     return order.index(died) >= order.index(f"{when}:{act}")
 
 
+def flagged(moment: str) -> bool:
+    return reached(moment, "flag", "after") and not reached(moment, "restore", "after")
+
+
 # ---------------------------------------------------------------- what must be so
 
 
-def check_status(ground: kit.Ground, moment: str, release: str, before: dict[str, kit.NodeIs]) -> None:
-    """What status tells of the node that was in flight is so, and every other node is as before."""
-    told = ground.status()
-    web1 = told.real["web1"]
-    act = moment.partition(":")[2]
+def check_status(
+    ground: kit.Ground, moment: str, release: str, before: dict[str, kit.NodeIs], *, text: bool = False
+) -> None:
+    """Only what was done until the death is so, and status tells it."""
+    told = ground.status(text=text)
+    check_what_is_so(told.real, moment, release, before)
+    check_json(told, moment)
+    if text:
+        check_text(told, moment, release)
 
-    # What is so: only what was done until the death, and the balancers know.
-    flagged = reached(moment, "flag", "after") and not reached(moment, "restore", "after")
-    assert (web1.flag is not None) == flagged
-    assert web1.words <= ({"NOLB"} if flagged else {"UP"}) or moment == "during:restart", web1
-    assert web1.current == (release if reached(moment, "switch", "after") else before["web1"].current)
-    check_others(told.real, before)
 
-    # What is told: the same, and that somebody has to go on.
+def check_what_is_so(
+    real: dict[str, kit.NodeIs], moment: str, release: str, before: dict[str, kit.NodeIs]
+) -> None:
+    web1, was = real["web1"], before["web1"]
+    assert (web1.flag is not None) == flagged(moment)
+    assert web1.current == (release if reached(moment, "switch", "after") else was.current)
+    if moment != "during:restart":  # then its app is down for a while
+        assert web1.words == ({"NOLB"} if flagged(moment) else {"UP"}), web1
+        assert web1.version == (release if reached(moment, "restart", "after") else was.version)
+    check_others(real, before)
+
+
+def check_json(told: kit.Told, moment: str) -> None:
     for name, real in told.real.items():
-        assert told.nodes[name]["release"] == real.current
-        assert told.nodes[name]["flag"] == (real.flag and real.flag.rstrip("\n"))
-        shown = {place.partition(" ")[0]: at["status"] for place, at in told.nodes[name]["servers"].items()}
-        assert shown == {lb: row.rpartition(" ")[0] for lb, row in real.rows.items()}
-        row = told.row(name)
-        assert row[:2] == [name, real.current], told.text
-        assert row[3:5] == list(shown.values()), told.text
-        assert row[5:] == ([f for f in row[5:] if real.flag_owner and real.flag_owner in f] or []), told.text
-    assert told.lease is None
-    assert told.rollout["open"], told.rollout
-    assert told.rollout["outcome"] is None
-    rollout = told.rollout["id"]
-    assert web1.flag_owner in {None, rollout}
+        node = told.nodes[name]
+        assert node["release"] == real.current
+        assert node["flag"] == (real.flag and real.flag.rstrip("\n"))
+        assert told.shown(name) == {lb: row.rpartition(" ")[0] for lb, row in real.rows.items()}
+    assert (told.lease, told.rollout["open"], told.rollout["outcome"]) == (None, True, None)
+    assert told.real["web1"].flag_owner == (told.rollout["id"] if flagged(moment) else None)
+    at, act = told.rollout["nodes"]["web1"], moment.partition(":")[2]
+    assert at["flagged"] == flagged(moment)
+    if act in {"begin", "stage"}:
+        assert (at["way"], at["outcome"]) == (None, None)
+    elif act == "prune":
+        assert (at["way"], at["outcome"]) == ("forward", "done")
+    else:
+        assert (at["way"], at["step"], at["outcome"]) == ("forward", act, None)
+
+
+def check_text(told: kit.Told, moment: str, release: str) -> None:
+    rollout, act = told.rollout["id"], moment.partition(":")[2]
+    for name, real in told.real.items():
+        found, version, _, *rows = told.row(name)[:5]
+        assert [found, version, *rows] == [name, real.current, *told.shown(name).values()], told.text
+        flag = "".join(told.row(name)[5:])
+        assert flag.startswith(f"deploy {rollout} by ") if real.flag else not flag, told.text
     assert f"rollout {rollout} (deploy) is not finished: its controller died" in told.text
-    at = told.rollout["nodes"]["web1"]
     said = told.said("web1")
     if act in {"begin", "stage"}:
-        assert at["way"] is None, at
-        assert "not begun" in said, told.text
+        assert said.startswith("web1: not begun, on "), told.text
     elif act == "prune":
-        assert at["outcome"] == "done"
         assert said == f"web1: in rotation, on {release}", told.text
     else:
-        assert (at["way"], at["step"], at["outcome"]) == ("forward", act, None), at
-        assert f"in flight forward at step {act}" in said, told.text
-        assert ("flagged, so out of rotation" in said) == flagged, told.text
+        place = "flagged, so out of rotation" if flagged(moment) else "not flagged"
+        assert said == f"web1: in flight forward at step {act}: {place}", told.text
     assert f"drainctl resume {rollout}" in told.text
     assert f"drainctl abort {rollout}" in told.text
 
@@ -173,7 +193,7 @@ def test_killed_and_resumed(ground, moment):
     before = ground.real()
     release, archive = ground.release()
     ground.killed(moment, "deploy", archive, "--only", "web1")
-    check_status(ground, moment, release, before)
+    check_status(ground, moment, release, before, text=True)
     left = ground.real()["web1"].master
 
     ended = ground.drainctl("resume")
@@ -236,7 +256,7 @@ def check_open(ground: kit.Ground) -> None:
     assert (told.rollout["open"], told.rollout["outcome"], told.lease) == (True, None, None)
     web1 = told.real["web1"]
     assert told.nodes["web1"]["flag"] == (web1.flag and web1.flag.rstrip("\n"))
-    assert ("flagged, so out of rotation" in told.said("web1")) == (web1.flag is not None), told.text
+    assert told.rollout["nodes"]["web1"]["flagged"] == (web1.flag is not None)
 
 
 # ---------------------------------------------------------------- the whole cluster
@@ -317,7 +337,7 @@ def test_two_signals_stop_at_once_with_the_state_written(ground, name, moment):
     ended = ground.dying(moment, "deploy", archive, "--only", "web1", send=f"{name},{name}")
     assert ended.code == Exit.INTERRUPTED, ended.told
     assert "interrupted: stopping at once" in ended.err
-    told = ground.status()
+    told = ground.status(text=True)
     assert (told.rollout["open"], told.rollout["outcome"], told.lease) == (True, "interrupted", None)
     assert told.real["web1"].flag_owner == told.rollout["id"], "it was not to be given back"
     assert "flagged, so out of rotation" in told.said("web1")

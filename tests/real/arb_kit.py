@@ -184,13 +184,17 @@ class Hostile:
         with suppress(OSError):
             while True:
                 sock, _ = self._listening.accept()
-                self._open.append(sock.dup())  # TLS takes the socket itself away
-                self._threads.append(threading.Thread(target=self._one, args=(sock,)))
+                handle = sock.dup()  # TLS takes the socket itself away
+                self._open.append(handle)
+                self._threads.append(threading.Thread(target=self._one, args=(sock, handle)))
                 self._threads[-1].start()
 
-    def _one(self, sock):
-        with sock, suppress(OSError):
+    def _one(self, sock, handle):
+        with suppress(OSError):
             self._serve(sock)
+        sock.close()
+        with suppress(OSError):
+            handle.shutdown(socket.SHUT_RDWR)
 
 
 def until_answers(url, limit_s=15.0):

@@ -322,7 +322,7 @@ class Jenkins:
 
     def job(self, text: str, cancel: Cancel | None = None) -> Ran:
         ids = dict(re.findall(r"^\s*(\w+) = credentials\('([\w-]+)'\)$", text, re.MULTILINE))
-        env = {**self._env, **{name: self._secrets[name] for name in ids}}
+        env = {**self._env, **{name: self._secrets[key] for name, key in ids.items()}}
         body = text.partition("stages {")[2]
         found = re.findall(r"sh '''(.*?)'''|sh '(.*?)'\n", body, re.DOTALL)
         # Groovy joins the lines that a backslash ends.

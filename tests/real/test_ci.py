@@ -13,7 +13,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import venv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
-from ci_kit import ROOT, SYSTEMS, Cancel, Github, Gitlab, Jenkins, Ran, bare, fresh
+from ci_kit import ROOT, SYSTEMS, Cancel, Ran, bare, fresh
 from rollout_kit import cli, current, flags, running, wait_up
 
 from drainctl.lab.cluster import Lab

@@ -167,6 +167,8 @@ CASES = {
     "its own option, no method": "option httpchk /c",
     "send completes the option": "option httpchk\nhttp-check send meth GET uri /d ver HTTP/1.1 hdr Host www",
     "send before the option": "http-check send meth HEAD uri /e\noption httpchk GET /f",
+    "send before the option's URI": "http-check send meth HEAD uri /e hdr Host www\noption httpchk /i",
+    "send before the bare option": "http-check send meth HEAD uri /j\noption httpchk",
     "two requests": (
         "http-check connect\nhttp-check send uri /g\nhttp-check expect status 200\n"
         "http-check connect\nhttp-check send uri /h"

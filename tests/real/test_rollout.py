@@ -72,8 +72,8 @@ ONCE = [
 ]
 
 
-def load_on(lab: Lab) -> Load:
-    return Load(lab.urls, clients=56, mix=MIX, slow_s=SLOW_S)
+def load_on(lab: Lab, clients: int = 56) -> Load:
+    return Load(lab.urls, clients=clients, mix=MIX, slow_s=SLOW_S)
 
 
 def served(lab: Lab) -> int:
@@ -132,7 +132,7 @@ def test_three_rolls_and_20000_requests_without_a_failure(way, capsys):
     seconds: list[float] = []
     with way.lab("127.0.61") as lab:
         configure(lab, QUICK)
-        with load_on(lab) as load:
+        with load_on(lab, clients=84) as load:
             began = served(lab)
             while len(seconds) < 3 or served(lab) - began < ENOUGH:
                 heard = Heard()

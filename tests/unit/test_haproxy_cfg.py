@@ -410,14 +410,33 @@ def test_a_file_that_cannot_be_read(tmp_path):
         read_file(str(tmp_path / "none.cfg"))
 
 
-PARTS = """backend defaults from server server-template check inter http-check option httpchk send uri no .if .elif
-.else .endif && ! ( 1-3 \\ " ' # $ ${ } [*] stats socket auth timeout track a 10.0.0.1:80 ::1 bind global""".split()
-PARTS += ["\n", " "]
+LINES = r"""
+backend a
+defaults b from a
+global
+frontend 'a b
+.if defined(a) && (1
+.elif !
+.else
+.endif
+server a [::1]:80 check inter 1x port
+server "${a}" "${b[*]}" track a/b
+server-template a 1-3 a:80
+option httpchk GET /a
+no option
+http-check send meth
+http-check connect port x
+stats socket
+stats auth
+timeout check
+# \
+""".strip().split("\n")
 
 
 @given(
-    st.lists(st.sampled_from(PARTS), max_size=40).map("".join)
-    | st.lists(st.sampled_from(PARTS)).map(" ".join)
+    st.lists(st.sampled_from(LINES)).map("\n".join)
+    | st.lists(st.sampled_from(LINES)).map(" ".join)
+    | st.text()
 )
 def test_no_text_is_an_error(text):
     read = read_cfg(text, "x.cfg", {"a": "b"})

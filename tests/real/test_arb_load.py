@@ -1,0 +1,94 @@
+"""
+Every store machine in turn is killed, blackholed, frozen and brought back, under load, in real network namespaces:
+no query fails, no write runs twice, nobody waits longer than the limits say, and long queries are answered.
+
+With DRAINCTL_SOAK=1 long queries take 20 s and each fault lasts longer.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import requests
+from arb_kit import SLOW, Load, Net, need_namespaces, queries_may_repeat, runs
+
+from drainctl.arb import FileBoard, Policy, Prober, ReplicaSession, shards_of
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+SOAK = os.environ.get("DRAINCTL_SOAK") == "1"
+LONG_S = 20.0 if SOAK else 6.0
+LASTS_S = 12.0 if SOAK else 1.5
+POLICY = Policy(read_s=120.0, every_s=0.3, probe_s=0.4, repeatable=queries_may_repeat)
+FAULTS = ("killed", "blackholed", "frozen")
+
+
+@pytest.fixture
+def net(tmp_path):
+    need_namespaces()
+    net = Net(tmp_path, machines=4)
+    try:
+        net.up()
+        net.start()
+        yield net
+    finally:
+        net.down()
+
+
+def befall(net, at, fault):
+    machine = net.machines[at - 1]
+    {"killed": machine.kill, "blackholed": lambda: net.blackhole(at), "frozen": machine.freeze}[fault]()
+
+
+def bring_back(net, at, fault):
+    machine = net.machines[at - 1]
+    {"killed": machine.start, "blackholed": lambda: net.restore(at), "frozen": machine.thaw}[fault]()
+
+
+def test_no_query_fails_while_each_of_four_machines_dies_in_every_way_and_comes_back(net, tmp_path, until, capsys):
+    path = tmp_path / "board"
+    watched = FileBoard(path)
+    prober = Prober(shards_of(net.shards), watched, POLICY, watch=True)
+    told = []
+    with net.inside(), ReplicaSession(net.shards, path, POLICY) as session:
+        for shard in net.shards:
+            session.put(f"arb://{shard}/k/a", data=b"1")
+        for machine in net.machines:
+            until("the value is replicated", lambda url=machine.url: requests.get(f"{url}/k/a", timeout=5).ok)
+        prober.start()
+        with Load(session, long_s=LONG_S) as load:
+            until("long queries are under way", lambda: load.outcomes["get"] > 50)
+            for at in range(1, 5):
+                for fault in FAULTS:
+                    told.append(_one_fault(net, at, fault, session, load, until))
+        prober.stop()
+        ran = runs(session, net.shards)
+        faults = {f"{name} {fault.name}": count for (name, fault), count in session.arb.in_flight.failed.items()}
+        session.board.close()
+    watched.close()
+    with capsys.disabled():
+        print(f"\n{sum(load.outcomes.values())} requests {dict(load.outcomes)}, {len(load.failures)} failed")
+        print(f"writes: {len(load.written)}, {len(load.unsure)} unsure, {sum(n > 1 for n in ran.values())} ran twice")
+        print("longest wait of a short request, s: " + ", ".join(told))
+        print(f"tries that failed: {faults}")
+    assert not load.failures
+    assert not [one for one, times in ran.items() if times > 1], "a write ran twice"
+    assert set(load.written) - set(ran) <= set(load.unsure), "a write was confirmed and is not there"
+    assert len(load.unsure) <= len(FAULTS) * 4 * 4, "more than one write of each user per fault"
+    assert load.outcomes["long"] >= 4
+
+
+def _one_fault(net, at, fault, session, load, until):
+    """Befalls a machine, waits until the board shows it, brings it back, waits until it is back. Returns figures."""
+    name = net.machines[at - 1].listen
+    load.slowest_s = 0.0
+    befall(net, at, fault)
+    until(f"the board shows {name}, {fault}, as down", lambda: name in session.board.down(), 15)
+    seen = load.outcomes["get"]
+    until("queries go on without it", lambda: load.outcomes["get"] > seen + 40, LASTS_S + 15)
+    bring_back(net, at, fault)
+    until(f"{name} is back", lambda: name not in session.board.down(), 20)
+    slowest_s = load.slowest_s
+    assert slowest_s < 8 * SLOW, f"{name} {fault}: somebody waited {slowest_s:.1f} s"
+    return f"{name} {fault} {slowest_s:.1f}"
