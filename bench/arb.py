@@ -4,7 +4,8 @@ What a dead store machine costs, and what a healthy one costs more; all from one
     python bench/arb.py [--processes 8] [--calls 2000]
 
 1. Eight processes, a machine that drops packets (its accept queue is full), its replica beside it; they come
-   together, or 0.1 s apart; each asks twice. Against: requests with timeout=(1, 900) and the replica asked by hand,
+   together, or 0.1 s apart; each asks twice. Against: requests with timeout=(1, 900) and the replica asked by
+hand,
    the same with one timeout for all, urllib3's Retry, httpx. A long query tells whether the limits suit it.
 2. A healthy call through the session against plain requests, in turn, with the same pool.
 3. A look at the board against what else it could be kept in.
@@ -17,7 +18,6 @@ from __future__ import annotations
 import argparse
 import mmap
 import multiprocessing
-import os
 import socket
 import sqlite3
 import tempfile
@@ -57,7 +57,9 @@ def machine_that_drops_packets() -> Iterator[str]:
                 sock.close()
 
 
-def by_hand(get: Callable[..., object], fails: tuple[type[Exception], ...], urls: list[str], **limits: object) -> Ask:
+def by_hand(
+    get: Callable[..., object], fails: tuple[type[Exception], ...], urls: list[str], **limits: object
+) -> Ask:
     """What people write: ask one, ask the other where that fails."""
 
     def ask(path: str) -> object:
@@ -106,7 +108,9 @@ KINDS = {
 }
 
 
-def client(kind: str, urls: list[str], board: str, begin: float, wait_s: float, told: multiprocessing.Queue) -> None:
+def client(
+    kind: str, urls: list[str], board: str, begin: float, wait_s: float, told: multiprocessing.Queue
+) -> None:
     ask = KINDS[kind](urls, board)
     time.sleep(max(0.0, begin + wait_s - time.time()))
     began = time.monotonic()
@@ -120,7 +124,7 @@ def cost(kind: str, urls: list[str], processes: int, apart_s: float) -> tuple[fl
     fork = multiprocessing.get_context("fork")
     told: multiprocessing.Queue = fork.Queue()
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "board")
+        path = f"{folder}/board"
         watcher = None
         if kind.endswith("watch on"):
             board = FileBoard(path)
@@ -130,7 +134,8 @@ def cost(kind: str, urls: list[str], processes: int, apart_s: float) -> tuple[fl
                 time.sleep(0.05)
         begin = time.time() + 0.5
         running = [
-            fork.Process(target=client, args=(kind, urls, path, begin, at * apart_s, told)) for at in range(processes)
+            fork.Process(target=client, args=(kind, urls, path, begin, at * apart_s, told))
+            for at in range(processes)
         ]
         for process in running:
             process.start()
@@ -146,16 +151,16 @@ def cost(kind: str, urls: list[str], processes: int, apart_s: float) -> tuple[fl
 def long_query(kind: str, url: str) -> str:
     """Whether a query longer than the connect limit is answered."""
     with tempfile.TemporaryDirectory() as folder:
-        ask = KINDS[kind]([url, url] if not kind.startswith("drainctl") else [url], os.path.join(folder, "board"))
+        ask = KINDS[kind]([url, url] if not kind.startswith("drainctl") else [url], f"{folder}/board")
         try:
             ask(f"/query?for={LONG_S}")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  each library has its own
             return type(error).__name__
     return "answered"
 
 
 def dead_machine(stores: Stores, processes: int) -> None:
-    print(f"1. a machine that drops packets; {processes} processes, {ASKS} queries each; seconds lost by all together")
+    print(f"1. a machine that drops packets; {processes} processes, {ASKS} queries each; seconds lost by all")
     print(f"   {'':28} {'together':>9} {'ratio':>6}   {'0.1 s apart':>11} {'ratio':>6}   {LONG_S:g} s query")
     live = stores.machines[1].url
     with machine_that_drops_packets() as dead:
@@ -176,12 +181,12 @@ def healthy(stores: Stores, calls: int) -> None:
     for environment in (True, False):
         with tempfile.TemporaryDirectory() as folder, requests.Session() as bare:
             bare.mount("http://", HTTPAdapter(pool_maxsize=32))
-            with ReplicaSession(stores.shards, os.path.join(folder, "board")) as session:
+            with ReplicaSession(stores.shards, f"{folder}/board") as session:
                 bare.trust_env = session.trust_env = environment
                 plain_s, arb_s = in_turn(
                     calls,
-                    lambda: bare.get(f"{url}/", timeout=(1, 900)),  # noqa: B023  called at once
-                    lambda: session.get("arb://users/"),  # noqa: B023
+                    lambda: bare.get(f"{url}/", timeout=(1, 900)),
+                    lambda: session.get("arb://users/"),
                 )
         for part, name in ((0.1, "10 %"), (0.25, "25 %"), (0.5, "median")):
             one, other = (sorted(spent)[int(len(spent) * part)] for spent in (plain_s, arb_s))
@@ -204,10 +209,10 @@ def in_turn(calls: int, *asks: Callable[[], object]) -> list[list[float]]:
 def boards() -> None:
     print("3. a look at the board")
     with tempfile.TemporaryDirectory() as folder:
-        board = FileBoard(os.path.join(folder, "board"))
+        board = FileBoard(f"{folder}/board")
         board.mark(fault_mark("c:3", "x", 60))
         board.lift("c:3")
-        database = sqlite3.connect(os.path.join(folder, "db"))
+        database = sqlite3.connect(f"{folder}/db")
         database.executescript("PRAGMA journal_mode=WAL; CREATE TABLE down (machine TEXT)")
         Path(folder, "map").write_bytes(bytes(4096))
         with Path(folder, "map").open("r+b") as file, mmap.mmap(file.fileno(), 4096) as mapped:

@@ -36,7 +36,7 @@ from drainctl.rollout.perform import Performer
 from drainctl.rollout.places import find_places
 from drainctl.rollout.plan import Plan, refusals
 from drainctl.rollout.proof import proof
-from drainctl.rollout.roll import Outcome, Roll
+from drainctl.rollout.roll import ABORT, Outcome, Roll
 from drainctl.rollout.world import Recorder, Stop, World
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class Controller:
             how = "taken back" if back else "resumed"
             record("rollout.resumed", f"{how} by {holder}", token=keeper.lease.token, holder=holder)
             if back and not state.turned:
-                record("rollout.turned", "abort was asked", to="back", why="abort was asked")
+                record("rollout.turned", ABORT, to="back", why=ABORT)
             return self._roll(state.id, plan, seen, record, keeper)
 
     def ask(self, what: str) -> str:

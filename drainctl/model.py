@@ -381,8 +381,8 @@ class BalancerLook(NamedTuple):
     What one balancer showed in one look.
 
     at_s: monotonic clock when the look *began*, seconds: what it shows is no older. error: why it could
-    not be read (then everything else is empty); hint: what helps. rows: the asked servers only, unless the whole table was
-    asked. can_change: the socket's level is admin, so a nudge is possible. frontends: request counters.
+    not be read (then everything else is empty); hint: what helps. rows: the asked servers only, unless the
+    whole table was asked. can_change: the socket's level is admin, so a nudge is possible. frontends: request counters.
     """
 
     balancer: str
@@ -467,7 +467,7 @@ class Release(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What was seen before the first act: every balancer's whole table, each node. errors, hints: {node: text}."""
+    """What was seen before the first act: every balancer's table, each node. errors, hints: {node: text}."""
 
     tables: Mapping[str, BalancerLook]
     nodes: Mapping[str, NodeLook] = NOTHING

@@ -18,7 +18,7 @@ os.environ["PATH"] = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin" + os.
 
 
 def need(program: str) -> str:
-    """The program's path. Without it the test is skipped, or fails where skips are failures (DRAINCTL_CI=1)."""
+    """The program's path. Without it the test is skipped, or fails where skips are (DRAINCTL_CI=1)."""
     found = shutil.which(program)
     if found:
         return found
@@ -29,7 +29,7 @@ def need(program: str) -> str:
 
 
 def until(what: str, holds: Callable[[], T], limit_s: float = 10.0, every_s: float = 0.02) -> T:
-    """Waits until `holds()` is true and returns its value; fails after limit_s (× DRAINCTL_TEST_SLOW), saying `what`."""
+    """Waits until `holds()` is true and returns its value; fails after limit_s × SLOW, saying `what`."""
     deadline = time.monotonic() + limit_s * SLOW
     while True:
         value = holds()

@@ -3,11 +3,12 @@ Clients of a replicated data store that never wait for a dead machine.
 
     from drainctl.arb import ReplicaSession
 
-    session = ReplicaSession({"users": ["http://10.0.0.11:8080", "http://10.0.0.12:8080"]}, board="/run/shop/arb.board")
+    shards = {"users": ["http://10.0.0.11:8080", "http://10.0.0.12:8080"]}
+    session = ReplicaSession(shards, board="/run/shop/arb.board")
     session.get("arb://users/query", params={"q": "name"})
 
-Names are imported when they are asked for: the session loads requests, the async client httpx, and neither loads
-anything else of drainctl.
+Names are imported when they are asked for: the session loads requests, the async client httpx, and neither
+loads anything else of drainctl.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ The same for httpx, asynchronous: the rules are those of `drainctl.arb.policy`, 
     async with AsyncReplicaClient({"users": ["http://10.0.0.11:8080", "http://10.0.0.12:8080"]}) as client:
         answer = await client.get("arb://users/query", params={"q": "name"})
 
-Two differences from the session over requests: the connect limit holds once for the connection and once more for
-TLS, and a machine's addresses are raced by anyio. Runs on asyncio.
+Two differences from the session over requests: the connect limit holds once for the connection and once more
+for TLS, and a machine's addresses are raced by anyio. Runs on asyncio.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from drainctl.arb.dial import vanishing
 from drainctl.arb.errors import ArbError, MaybeSent, NotSent, told
 from drainctl.arb.file_board import FileBoard
 from drainctl.arb.in_flight import LOOK_S, Attempt, InFlight
-from drainctl.arb.policy import Course, Fault, Policy, order
+from drainctl.arb.policy import Course, Fault, Policy, order, up
 from drainctl.arb.prober import Prober
-from drainctl.arb.shards import Machine, shards_of
+from drainctl.arb.shards import Machine, Shard, shards_of
 
 GONE = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
 STREAMED = "drainctl.arb.streamed"  # a request's extension: the caller reads the answer bit by bit
@@ -66,7 +66,8 @@ class AsyncReplicaTransport(httpx.AsyncBaseTransport):
 
     Args:
         shards: shard → its machines' URLs, in the order in which they are asked.
-        board: a `Board`, or the path of a file that all processes of this machine share; None: this client alone.
+        board: a `Board`, or the path of a file that all processes of this machine share; None: this client
+            alone.
         policy: limits and habits.
         probe: whether a thread of this process probes machines that are down, while nobody else does.
         pool: connections in all; None: no limit, since one that waits for a place waits for other machines.
@@ -91,6 +92,7 @@ class AsyncReplicaTransport(httpx.AsyncBaseTransport):
         if board is None:
             board = MemoryBoard()
         self.board: Board = FileBoard(board) if isinstance(board, str | os.PathLike) else board
+        self._opened = self.board if self.board is not board else None
         self._prober = Prober(self.shards, self.board, self.policy) if probe else None
         if self._prober is not None and isinstance(verify, bool | str):
             self._prober.trust(verify, cert)
@@ -105,7 +107,8 @@ class AsyncReplicaTransport(httpx.AsyncBaseTransport):
         """
         One request to whichever machine answers.
 
-        Raises: NotSent or MaybeSent. Where the answer is streamed, what goes wrong after its head is httpx's own.
+        Raises: NotSent or MaybeSent. Where the answer is streamed, what goes wrong after its head is httpx's
+            own.
         """
         shard = self.shards.get(request.url.host)
         if shard is None:
@@ -125,7 +128,7 @@ class AsyncReplicaTransport(httpx.AsyncBaseTransport):
             else:
                 response.extensions["arb_machine"] = machine.name
                 return response
-            machine = self._next(course, machine, attempt, cause, request)
+            machine = self._next(shard, course, machine, attempt, cause, request)
         raise _raised(shard.name, course, request) from cause
 
     async def _sent(self, attempt: Attempt, machine: Machine, request: httpx.Request) -> httpx.Response:
@@ -156,13 +159,21 @@ class AsyncReplicaTransport(httpx.AsyncBaseTransport):
         )
 
     def _next(
-        self, course: Course, machine: Machine, attempt: Attempt, error: Exception, request: httpx.Request
+        self,
+        shard: Shard,
+        course: Course,
+        machine: Machine,
+        attempt: Attempt,
+        error: Exception,
+        request: httpx.Request,
     ) -> Machine | None:
         fault = _fault(error, attempt)
         took_s = time.monotonic() - attempt.began
         if course.failed(fault, reused=attempt.reused, took_s=took_s):
             self.board.mark(fault_mark(machine.name, f"{fault.words} ({took_s:.2f} s)", self.policy.hold_s))
         self.in_flight.lost(course.tries[-1])
+        if course.machine is None:
+            course.once_more(up(shard, self.board.down()))
         # An iterator that was read cannot be read again.
         again = not fault.sent or isinstance(request.stream, httpx.ByteStream)
         return course.machine if again else None
@@ -172,12 +183,15 @@ class AsyncReplicaTransport(httpx.AsyncBaseTransport):
         self.in_flight.close()
         if self._prober is not None:
             self._prober.stop()
+        if isinstance(self._opened, FileBoard):
+            self._opened.close()
         await self._direct.aclose()
 
 
 class AsyncReplicaClient(httpx.AsyncClient):
     """
-    An httpx client that knows shards: `await client.get("arb://users/query")`. Other URLs go where they always went.
+    An httpx client that knows shards: `await client.get("arb://users/query")`. Other URLs go where they
+    always went.
 
     Args:
         shards, board, policy, probe, pool: as `AsyncReplicaTransport` takes them.

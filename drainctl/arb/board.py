@@ -2,7 +2,8 @@
 The down board: which machines are down, since when, who said so, until when.
 
 A board is shared: by the threads of a process (`MemoryBoard`), by the processes of a machine
-(`drainctl.arb.file_board.FileBoard`), or by all machines through anything that keeps the few promises of `Board`.
+(`drainctl.arb.file_board.FileBoard`), or by all machines through anything that keeps the few promises of
+`Board`.
 """
 
 from __future__ import annotations
@@ -52,7 +53,10 @@ class Board(Protocol):
     """What a client needs of a board. No method raises for what a disk or a network may do."""
 
     def down(self) -> Marks:
-        """Who is down now, by `host:port`. At once: from memory where the board cannot be read. Not to be changed."""
+        """
+        Who is down now, by `host:port`. At once: from memory where the board cannot be read. Not to be
+        changed.
+        """
 
     def mark(self, down: Down) -> None:
         """Add or renew a mark. A fault never replaces what was said by hand; `since` is kept on renewal."""
@@ -65,7 +69,8 @@ class Board(Protocol):
         Whether this caller is the one that probes, until `rest`; never waits.
 
         Args:
-            watch: a prober of all machines. While there is one, those that probe only what is down have leave.
+            watch: a prober of all machines. While there is one, those that probe only what is down have
+                leave.
         """
 
     def rest(self, *, watch: bool) -> None:

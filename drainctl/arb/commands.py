@@ -39,7 +39,7 @@ _shards = click.option(
 
 @click.group()
 def arb() -> None:
-    """
+    r"""
     Which machines of a replicated store are down, who said so, and until when.
 
     \b
@@ -80,7 +80,7 @@ def status(path: str, shards: tuple[str, ...], as_json: bool, metrics: bool) -> 
     "--for", "lasts", metavar="TIME", help="Comes back by itself after, e.g., 10m [default: never]."
 )
 def down(machines: tuple[str, ...], path: str, why: str, lasts: str | None) -> None:
-    """Take machines down: no new query goes there while a replica is up. Queries in flight are left in peace."""
+    """Take machines down: no new query goes there while a replica is up. Queries in flight may finish."""
     from drainctl.arb.board import Down
 
     now = time.time()

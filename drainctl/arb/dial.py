@@ -1,9 +1,10 @@
 """
-Connecting within one limit, however many addresses a name has; and sockets that notice a machine that vanished.
+Connecting within one limit, however many addresses a name has; and sockets that notice a machine that
+vanished.
 
-All addresses share the limit: the next one is tried beside those still open after a quarter of a second at most,
-and the first that connects is taken (RFC 8305, section 5). While connecting it is asked whether to go on: another
-process may have found the machine down meanwhile.
+All addresses share the limit: the next one is tried beside those still open after a quarter of a second at
+most, and the first that connects is taken (RFC 8305, section 5). While connecting it is asked whether to go
+on: another process may have found the machine down meanwhile.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ def vanishing(dead_s: float) -> list[Option]:
     """
     Socket options by which a machine that acknowledges nothing for about dead_s seconds is given up.
 
-    TCP_USER_TIMEOUT bounds what was sent and not acknowledged, keepalive finds out while nothing is sent; Linux
-    needs both (tcp(7)). A machine that is stopped but has power acknowledges: for that there are probes.
+    TCP_USER_TIMEOUT bounds what was sent and not acknowledged, keepalive finds out while nothing is sent;
+    Linux needs both (tcp(7)). A machine that is stopped but has power acknowledges: for that there are
+    probes.
     """
     seconds = max(1, round(dead_s / 2))
     return [
@@ -80,6 +82,8 @@ def dial(
     Connect, looking the name up included.
 
     Args:
+        host: a name or an address.
+        port: TCP.
         limit_s: most that all of it may take, seconds.
         options: (level, name, value) for each socket.
         give_up: asked about every 50 ms; true ends it.
@@ -172,8 +176,8 @@ def look_up(host: str, port: int, limit_s: float) -> list[Address]:
     """
     The addresses of a name, in the resolver's order; at once for an address.
 
-    A resolver may hang for half a minute and cannot be interrupted: it is left to a thread that nobody waits for
-    past limit_s seconds.
+    A resolver may hang for half a minute and cannot be interrupted: it is left to a thread that nobody waits
+    for past limit_s seconds.
     Raises: DialFailed.
     """
     for family in (socket.AF_INET, socket.AF_INET6):

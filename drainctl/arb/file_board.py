@@ -1,17 +1,18 @@
 """
 A board in one small file, shared by all processes of a machine.
 
-A look costs one `pread` of 24 bytes (about 1 µs): the head tells whether anything has changed since the last look,
-and only then is the rest read. Measured beside it: a select on an open SQLite database 3–5 µs, a byte of a mapped
-file 0.1 µs; but a process that has mapped a file dies of SIGBUS when somebody truncates it or the disk is full, and
-a board must never hurt. Without locks a reader can meet half a write: a checksum tells, and the marks of before
-stand. A file that is gone, full, torn or forbidden means the same: the marks of before, and this process's own.
+A look costs one `pread` of 24 bytes (about 1 µs): the head tells whether anything has changed since the last
+look, and only then is the rest read. Measured beside it: a select on an open SQLite database 3–5 µs, a byte
+of a mapped file 0.1 µs; but a process that has mapped a file dies of SIGBUS when somebody truncates it or
+the disk is full, and a board must never hurt. Without locks a reader can meet half a write: a checksum
+tells, and the marks of before stand. A file that is gone, full, torn or forbidden means the same: the marks
+of before, and this process's own.
 
     8 bytes  magic        8 bytes  generation        4 bytes  length        4 bytes  CRC-32 of the text
     then the text: a JSON list, one object per mark
 
-Times are those of the wall clock, so `since` can be shown: a clock that is set back an hour makes marks last so much
-longer at most, unless a prober lifts them.
+Times are those of the wall clock, so `since` can be shown: a clock that is set back an hour makes marks last
+so much longer at most, unless a prober lifts them.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ class FileBoard:
     A board shared through a file.
 
     Args:
-        path: the board. It is created with the process's umask where it is missing; its folder must be there, and
-            should not be one in which strangers may write. Beside it, `PATH.probe` and `PATH.watch` are lock files.
+        path: the board. It is created with the process's umask where it is missing; its folder must be
+            there, and should not be one in which strangers may write. Beside it, `PATH.probe` and
+            `PATH.watch` are lock files.
 
     Attributes:
         trouble: why the file could not be read or written the last time it was tried; "" when all is well.
@@ -62,6 +64,8 @@ class FileBoard:
         self._shared: Marks = NOBODY
         self._own: Marks = NOBODY  # what could not be written
         self._lock = threading.RLock()
+        ours = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _unlock(ours()))
         self._locks = {"probe": _FileLock(f"{self.path}.probe"), "watch": _FileLock(f"{self.path}.watch")}
 
     def down(self) -> Marks:
@@ -92,7 +96,10 @@ class FileBoard:
         self._change(lambda marks: lifted(marks, machine, by_hand=by_hand))
 
     def probing(self, *, watch: bool) -> bool:
-        """Whether this board object is the one of the machine that probes; two locks, so that a watcher need not wait."""
+        """
+        Whether this board object is the one of the machine that probes; two locks, so that a watcher need
+        not wait.
+        """
         watching, probing = self._locks["watch"], self._locks["probe"]
         if watch:
             return watching.take()
@@ -115,6 +122,10 @@ class FileBoard:
             self._look_at = 0.0
             if fd >= 0:
                 os.close(fd)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError):
+            self.close()
 
     def _look(self, now: float) -> None:
         """Opens the file where it is not open, or where another stands in its place by now."""
@@ -164,7 +175,7 @@ class FileBoard:
             self._head = head  # torn or foreign: believed again when it changes
 
     def _change(self, change: Callable[[Marks], Marks]) -> bool:
-        """Read, change, write, under the file's lock. Returns whether it was written, or needed no writing."""
+        """Read, change, write, under the file's lock. Returns whether the file says so now."""
         try:
             with _locked(self.path) as fd:
                 head = os.pread(fd, HEAD.size, 0)
@@ -223,6 +234,12 @@ class _FileLock:
         self.leave()
 
 
+def _unlock(board: FileBoard | None) -> None:
+    """In the child of a fork: a thread of the parent may have been looking just then."""
+    if board is not None:
+        board._lock = threading.RLock()  # noqa: SLF001  a part of the class that must not keep it alive
+
+
 def _forget(lock: _FileLock | None) -> None:
     if lock is not None:
         lock.forget()
@@ -239,7 +256,10 @@ def _opened(path: Path) -> int:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """The file, open anew (a lock belongs to an open file, which forks share) and locked, or OSError after LOCK_S."""
+    """
+    The file, open anew (a lock belongs to an open file, which forks share) and locked, or OSError after
+    LOCK_S.
+    """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         deadline = time.monotonic() + LOCK_S

@@ -1,8 +1,8 @@
 """
 Requests in flight, and the thread that looks after them.
 
-A machine that is frozen keeps its connections alive, and a read limit of minutes is right for long queries. So when
-the board shows a machine down, by a fault and not by hand, what waits for it and may be sent twice is
+A machine that is frozen keeps its connections alive, and a read limit of minutes is right for long queries.
+So when the board shows a machine down, by a fault and not by hand, what waits for it and may be sent twice is
 taken off it: the socket is shut down below the waiting thread, which wakes at once and asks the replica.
 """
 
@@ -71,7 +71,7 @@ class InFlight:
     """
 
     def __init__(self, board: Board, trouble: Callable[[], None]) -> None:
-        """Args: trouble: called, in the thread, each time the board shows somebody down."""
+        """Args: trouble: called, in the thread, each time the board shows a fault."""
         self.answered: Counter[str] = Counter()
         self.failed: Counter[tuple[str, Fault]] = Counter()
         self.lost_s = 0.0
@@ -128,7 +128,8 @@ class InFlight:
         down = self._board.down()
         if not down:
             return
-        self._trouble()
+        if not all(mark.by_hand for mark in down.values()):
+            self._trouble()
         with self._lock:
             for attempt in self._attempts:
                 mark = down.get(attempt.machine)
@@ -136,7 +137,8 @@ class InFlight:
                     attempt.hung = True
                     if attempt.sock is not None:
                         with contextlib.suppress(OSError):
-                            # The kernel's shutdown alone: a TLS socket's own would pull its state from below a reader.
+                            # The kernel's shutdown alone: a TLS socket's own would pull its state from below
+                            # a reader.
                             socket.socket.shutdown(attempt.sock, socket.SHUT_RDWR)
 
     def forget(self) -> None:

@@ -21,6 +21,7 @@ def board_metrics(board: Board, shards: Mapping[str, Shard] | None = None) -> st
     Who is down.
 
     Args:
+        board: any.
         shards: if given, machines that are up are shown too, as 0.
     """
     down = board.down()

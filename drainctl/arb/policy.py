@@ -18,14 +18,14 @@ next. The session over requests, the client over httpx and the prober all ask he
     VANISHED       maybe         yes         if repeatable: the replica
     CUT            maybe         no          if repeatable: the replica
     HUNG           maybe         it is       if repeatable: the replica
-    SILENT         maybe         no          nobody: the read limit is the caller's word on how long to wait, and a
-                                             slow query is no sign of a dead machine
+    SILENT         maybe         no          nobody: the read limit is the caller's word on how long to wait,
+                                             and a slow query is no sign of a dead machine
     UNWELL         yes           no          (probes only: an answer of 500 or above)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -33,6 +33,8 @@ from drainctl.arb.shards import Machine, Shard
 
 # RFC 9110, section 9.2.2.
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+
+AGAIN_S = 1.0  # a machine that failed a request so long ago may be asked again, if it is up
 
 
 class Fault(Enum):
@@ -112,7 +114,8 @@ class Policy:
         connect_s: most that connecting to one machine may take, all of its addresses and TLS included.
         read_s: longest silence while an answer is awaited, where the caller gives no `timeout`.
         dead_s: a machine that acknowledges nothing for that long is gone (TCP_USER_TIMEOUT and keepalive).
-        keep_s: a kept connection that was idle for longer is not used again; keep it below the store's own limit.
+        keep_s: a kept connection that was idle for longer is not used again; keep it below the store's own
+            limit.
         hold_s: how long a mark lasts that nobody renews; the prober renews it while it lives.
         every_s: time between two probes of a machine, jittered by a quarter.
         probe_s: most that a probe's answer may take once it is connected.
@@ -120,7 +123,8 @@ class Policy:
         rise: good probes in a row that bring a machine back.
         fall: silent probes in a row that mark a machine down; one is enough where it does not even connect.
         repeatable: (method, url, headers) → whether that request may be sent twice.
-        move: whether a repeatable request that waits for a machine which is then found dead is taken to the replica.
+        move: whether a repeatable request that waits for a machine which is then found dead is taken to the
+            replica.
     """
 
     connect_s: float = 1.0
@@ -142,6 +146,7 @@ def judge(fault: Fault, *, reused: bool, repeatable: bool) -> Verdict:
     What follows from a fault.
 
     Args:
+        fault: what went wrong.
         reused: the request went over a kept connection.
         repeatable: it may be sent twice.
     """
@@ -156,14 +161,21 @@ def judge(fault: Fault, *, reused: bool, repeatable: bool) -> Verdict:
 
 def order(shard: Shard, down: Mapping[str, bool]) -> tuple[Machine, ...]:
     """
-    Whom to ask, in turn: who is up; then, rather than fail, who is marked down; then who was taken down by hand.
+    Whom to ask, in turn: who is up; then, rather than fail, who is marked down; then who was taken down by
+    hand.
 
     Args:
+        shard: whose machines.
         down: host:port → whether it was taken down by hand.
     """
     if not down:
         return shard.machines
     return tuple(sorted(shard.machines, key=lambda machine: _rank(down.get(machine.name))))
+
+
+def up(shard: Shard, down: Mapping[str, object]) -> tuple[Machine, ...]:
+    """The machines of a shard that are not marked down, in order."""
+    return tuple(machine for machine in shard.machines if machine.name not in down)
 
 
 def _rank(by_hand: bool | None) -> int:
@@ -173,12 +185,13 @@ def _rank(by_hand: bool | None) -> int:
 class Course:
     """One request's way through the machines of a shard. Pure: it is told, and answers."""
 
-    __slots__ = ("_at", "_repeatable", "_ways", "tries")
+    __slots__ = ("_at", "_over", "_repeatable", "_ways", "tries")
 
     def __init__(self, ways: tuple[Machine, ...], repeatable: bool) -> None:
         self._ways = ways
         self._at = 0
         self._repeatable = repeatable
+        self._over = False
         self.tries: list[Try] = []
 
     @property
@@ -193,8 +206,31 @@ class Course:
         if verdict.again is Again.NEXT:
             self._at += 1
         elif verdict.again is Again.NOBODY:
-            self._at = len(self._ways)
+            self._at, self._over = len(self._ways), True
         return verdict.mark
+
+    def once_more(self, up: Sequence[Machine]) -> None:
+        """
+        Nobody is left: those that are up by now and failed a while ago get a second chance, one each.
+
+        So a long query that lost its machine, and then the replica too, is answered by the machine that has
+        come back meanwhile; and a query that fells whoever gets it does not go round.
+
+        Args:
+            up: machines that are not marked down, in order.
+        """
+        if not self._over and self.machine is None:
+            self._over = True
+            self._ways += tuple(machine for machine in up if self._since_s(machine.name) >= AGAIN_S)
+
+    def _since_s(self, name: str) -> float:
+        """How long ago that machine failed, seconds."""
+        since_s = 0.0
+        for one in reversed(self.tries):
+            if one.machine == name:
+                return since_s
+            since_s += one.took_s
+        return since_s
 
     @property
     def worst(self) -> Fault:
@@ -215,9 +251,11 @@ class Pulse:
 
     def beat(self, fault: Fault | None, policy: Policy, *, down: bool) -> str:
         """
-        Takes one probe's outcome (None: a good answer).
+        Takes one probe's outcome.
 
         Args:
+            fault: what went wrong; None: a good answer.
+            policy: `rise` and `fall`.
             down: whether the board shows the machine down.
         Returns: "mark" (mark it, or renew the mark), "lift", or "" for nothing.
         """

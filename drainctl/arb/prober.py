@@ -1,9 +1,9 @@
 """
 The prober: brings machines back, so that no user's request has to try.
 
-One of all the processes that share a board probes (a non-blocking lock; the others do nothing). A session's own
-prober asks only machines that are down; a prober that watches (`Prober(…, watch=True)`, `drainctl arb watch`) asks
-all of them, so a machine that died or froze while nobody used it is down before anybody asks it.
+One of all the processes that share a board probes (a non-blocking lock; the others do nothing). A session's
+own prober asks only machines that are down; a prober that watches (`Prober(…, watch=True)`, `drainctl arb
+watch`) asks all of them, so a machine that died or froze while nobody used it is down before anybody asks it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,10 @@ class Prober:
             self._trust, self._context = (verify, cert), None
 
     def start(self) -> None:
-        """Probe in a thread of this process until `stop`; without `watch`, until nothing is down. Again: nothing."""
+        """
+        Probe in a thread of this process until `stop`; without `watch`, until nothing is down. Again:
+        nothing.
+        """
         if self._stop is not None:
             return
         with self._lock:
@@ -109,7 +112,10 @@ class Prober:
                     self._stop = None
 
     def round(self) -> bool:
-        """One probe of each machine that is due, side by side, if it is ours to probe. Returns whether one was due."""
+        """
+        One probe of each machine that is due, side by side, if it is ours to probe. Returns whether one was
+        due.
+        """
         down = {name: mark for name, mark in self._board.down().items() if not mark.by_hand}
         due = [machine for name, machine in self._machines.items() if self._watch or name in down]
         if due and self._board.probing(watch=self._watch):

@@ -1,4 +1,4 @@
-"""What requests and urllib3 raise, as faults; and faults as exceptions that requests' own except clauses catch."""
+"""What requests raises, as faults; and faults as exceptions that its own except clauses catch."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """
 A requests session whose hosts are shards: `session.get("arb://users/query")`.
 
-The session is an ordinary `requests.Session` with one adapter mounted; everything else (params, json, auth, cookies,
-hooks, streaming, TLS settings) is requests' own. `arb://users/…` and `http://users/…` mean the same: the shard
-`users`, whichever of its machines answers.
+The session is an ordinary `requests.Session` with one adapter mounted; everything else (params, json, auth,
+cookies, hooks, streaming, TLS settings) is requests' own. `arb://users/…` and `http://users/…` mean the
+same: the shard `users`, whichever of its machines answers.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ from drainctl.arb.board import Board, MemoryBoard, fault_mark
 from drainctl.arb.dial import DialFailed, dial, vanishing
 from drainctl.arb.file_board import FileBoard
 from drainctl.arb.in_flight import Attempt, InFlight
-from drainctl.arb.policy import Course, Fault, Policy, order
+from drainctl.arb.policy import Course, Fault, Policy, order, up
 from drainctl.arb.prober import Prober
 from drainctl.arb.requests_errors import fault_of, raised
 from drainctl.arb.shards import Machine, Shard, shards_of
+
+# What a network may do to a request, as requests says it.
+FAILS = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
 _here = threading.local()  # .attempt: what this thread is trying
 
@@ -40,10 +43,11 @@ class ReplicaAdapter(HTTPAdapter):
 
     Args:
         shards: shard → its machines' URLs, in the order in which they are asked.
-        board: a `Board`, or the path of a file that all processes of this machine share; None: this process alone.
+        board: a `Board`, or the path of a file that all processes of this machine share; None: this process
+            alone.
         policy: limits and habits.
-        probe: whether a thread of this process probes machines that are down, while nobody else does. Without it
-            marks lapse after `policy.hold_s`, and a request finds out.
+        probe: whether a thread of this process probes machines that are down, while nobody else does.
+            Without it marks lapse after `policy.hold_s`, and a request finds out.
         pool: connections that are kept per machine.
     Raises: ValueError for shards that cannot be (see `shards_of`).
     """
@@ -60,6 +64,7 @@ class ReplicaAdapter(HTTPAdapter):
         self.shards = shards_of(shards)
         self.policy = policy or Policy()
         self.board: Board = _board(board)
+        self._opened = self.board if self.board is not board else None
         self._prober = Prober(self.shards, self.board, self.policy) if probe else None
         self.in_flight = InFlight(self.board, self._prober.start if self._prober else lambda: None)
         super().__init__(pool_connections=max(10, 4 * len(self.shards)), pool_maxsize=pool)
@@ -85,10 +90,15 @@ class ReplicaAdapter(HTTPAdapter):
         One request to whichever machine answers.
 
         Args:
-            timeout: bounds the silence while the answer is awaited, seconds, or (connect, read); a connect limit
-                longer than the policy's has no effect. None: the policy's.
+            request: prepared; its host is the shard.
+            stream: whether the caller reads the answer bit by bit.
+            timeout: bounds the silence while the answer is awaited, seconds, or (connect, read); a connect
+                limit longer than the policy's has no effect. None: the policy's.
+            verify: as requests takes it.
+            cert: as requests takes it.
             proxies: none is used: a proxy would hide which machine failed.
-        Raises: NotSent or MaybeSent. With `stream`, what goes wrong after the head of the answer is requests' own.
+        Raises: NotSent or MaybeSent. With `stream`, what goes wrong after the head of the answer is
+            requests' own.
         """
         del proxies
         shard, path = self._addressed(request)
@@ -109,18 +119,11 @@ class ReplicaAdapter(HTTPAdapter):
             one = _readdressed(request, machine.url + path)
             try:
                 response = self._sent(attempt, one, stream, limits, verify, cert)
-            except (
-                requests.ConnectionError,
-                requests.Timeout,
-                requests.exceptions.ChunkedEncodingError,
-            ) as error:
+            except FAILS as error:
                 cause: Exception = error
             else:
-                response.url = request.url or ""
-                response.request = request
-                response.arb_machine = machine.name  # type: ignore[attr-defined]  # read by answered_by
-                return response
-            machine = self._next(course, machine, attempt, cause, request)
+                return _signed(response, request, machine)
+            machine = self._next(shard, course, machine, attempt, cause, request)
         raise raised(shard.name, course) from cause
 
     def _sent(
@@ -148,18 +151,21 @@ class ReplicaAdapter(HTTPAdapter):
 
     def _next(
         self,
+        shard: Shard,
         course: Course,
         machine: Machine,
         attempt: Attempt,
         error: Exception,
         request: requests.PreparedRequest,
     ) -> Machine | None:
-        """Judges a failed attempt, marks what is to be marked, and makes the request ready for the next machine."""
+        """Judges a failed attempt, marks what is to be marked, and makes the request ready to go on."""
         fault = fault_of(error, attempt)
         took_s = time.monotonic() - attempt.began
         if course.failed(fault, reused=attempt.reused, took_s=took_s):
             self.board.mark(fault_mark(machine.name, f"{fault.words} ({took_s:.2f} s)", self.policy.hold_s))
         self.in_flight.lost(course.tries[-1])
+        if course.machine is None:
+            course.once_more(up(shard, self.board.down()))
         if not fault.sent:
             return course.machine  # not a byte of the body was read
         return course.machine if _rewound(request) else None
@@ -180,6 +186,8 @@ class ReplicaAdapter(HTTPAdapter):
         self.in_flight.close()
         if self._prober is not None:
             self._prober.stop()
+        if isinstance(self._opened, FileBoard):
+            self._opened.close()
         super().close()
 
 
@@ -252,6 +260,16 @@ def _host(url: str) -> str:
 def answered_by(response: requests.Response) -> str:
     """`host:port` of the machine that answered; "" for an answer that came by another adapter."""
     return str(getattr(response, "arb_machine", ""))
+
+
+def _signed(
+    response: requests.Response, request: requests.PreparedRequest, machine: Machine
+) -> requests.Response:
+    """The answer as the caller asked for it, by the shard's name; and who gave it."""
+    response.url = request.url or ""
+    response.request = request
+    response.arb_machine = machine.name  # type: ignore[attr-defined]  # read by answered_by
+    return response
 
 
 def _board(board: Board | str | os.PathLike[str] | None) -> Board:

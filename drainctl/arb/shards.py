@@ -64,8 +64,9 @@ def shards_of(described: Mapping[str, Sequence[str]]) -> dict[str, Shard]:
     """
     Reads `{"users": ["http://10.0.0.11:8080", "http://10.0.0.12:8080"]}`.
 
-    Raises: ValueError naming the shard, for a name that no URL could carry, a shard without machines, a machine
-        named twice in one shard, a machine's URL that has a path or is not http(s), or a mix of http and https.
+    Raises: ValueError naming the shard, for a name that no URL could carry, a shard without machines, a
+        machine named twice in one shard, a machine's URL that has a path or is not http(s), or a mix of http
+        and https.
     """
     return {name: _shard(name, urls) for name, urls in described.items()}
 

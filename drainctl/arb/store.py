@@ -1,5 +1,6 @@
 """
-A small real data store to try failover on: keys and values over HTTP, SQLite below, replicated from peer to peer.
+A small real data store to try failover on: keys and values over HTTP, SQLite below, replicated from peer to
+peer.
 
     python -m drainctl.arb.store --listen 127.0.0.1:7011 --file a.db --peer http://127.0.0.1:7012
 
@@ -11,11 +12,12 @@ A small real data store to try failover on: keys and values over HTTP, SQLite be
     POST /once/ID          204; counts how often ID was run here (a request that runs twice is seen)
     GET  /once             200 {"ID": times, …}
     GET  /                 200 "NAME pid"
-    GET  /lag              200 {"lag": N}: writes of the peer that are not here yet; null: the peer was never reached
+    GET  /lag              200 {"lag": N}: the peer's writes that are not here yet; null: it was never reached
     GET  /log?after=N      200 writes from N on, for the peer
 
-Each machine takes writes and fetches its peer's, ten times a second; of two writes of one key the later wins. It is
-a store for tests: asynchronous, so the last moments of a machine that dies are with it until it is back.
+Each machine takes writes and fetches its peer's, ten times a second; of two writes of one key the later
+wins. It is a store for tests: asynchronous, so the last moments of a machine that dies are with it until it
+is back.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from urllib.parse import parse_qs, urlsplit
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value BLOB NOT NULL, at REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS log (seq INTEGER PRIMARY KEY, key TEXT NOT NULL, value BLOB NOT NULL, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS log (seq INTEGER PRIMARY KEY, key TEXT, value BLOB NOT NULL, at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS once (id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS applied (peer TEXT PRIMARY KEY, seq INTEGER NOT NULL);
 """

@@ -1,4 +1,4 @@
-"""Store machines as processes: two shards of two replicas on loopback, for tests, benches and trying things out."""
+"""Store machines as processes: two shards of two replicas on loopback, for tests and benches."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 START_S = 15.0
 
@@ -100,7 +101,7 @@ class Stores:
         for machine in self.machines:
             machine.stop()
 
-    def __enter__(self) -> Stores:
+    def __enter__(self) -> Self:
         self.up()
         return self
 

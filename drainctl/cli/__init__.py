@@ -6,6 +6,7 @@ Commands are imported when they are called: `drainctl --help` loads click and no
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -138,9 +139,12 @@ def show_defect() -> None:
 
 
 def show_error(error: DrainctlError) -> None:
-    """`error:` for each line of the message, then `hint:`; on stderr."""
-    for line in str(error).splitlines() or [""]:
-        click.echo(line if line.startswith("  ") else f"error: {line}", err=True)
-    if error.hint:
-        for line in error.hint.splitlines():
-            click.echo(f"hint: {line}", err=True)
+    """`error:` for each line of the message, then `hint:`; on stderr, on a terminal as wide as that."""
+    told = [line if line.startswith("  ") else f"error: {line}" for line in str(error).splitlines() or [""]]
+    told += [f"hint: {line}" for line in (error.hint or "").splitlines()]
+    if sys.stderr.isatty():
+        from drainctl.report.text import wrapped_all
+
+        told = wrapped_all(told, os.get_terminal_size(sys.stderr.fileno()).columns)
+    for line in told:
+        click.echo(line, err=True)

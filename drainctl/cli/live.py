@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from drainctl.wire import Wired
 
 EVERY_S = 1.0
+FIRST_S = 0.1  # so often it is asked whether the view is on already
 LIMIT_S = 2.0  # a balancer that is slower than that has no traffic in this second
 
 
@@ -34,7 +35,7 @@ def shown(view: TerminalReport, adapters: Wired, controller: Controller) -> Iter
             view.look(look)
 
     def tables() -> None:
-        while not over.wait(EVERY_S):
+        while not over.wait(EVERY_S if view.on else FIRST_S):
             if view.on:
                 _overview(view, adapters)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 
 import click
 
@@ -27,7 +29,7 @@ def history(options: Options, limit: int) -> None:
     with wired(options) as adapters:
         store = adapters.store
         heads = [head(store.events(rollout)) for rollout in store.rollouts(adapters.cluster.app, limit=limit)]
-        click.echo(history_table(heads))
+        click.echo(history_table(heads, width=_width()))
 
 
 @click.command()
@@ -43,6 +45,7 @@ def show(options: Options, rollout: str | None) -> None:
     drainctl show --output json
     """
     from drainctl.report.history import show_rollout
+    from drainctl.report.text import wrapped_all
 
     with wired(options) as adapters:
         found = rollout or adapters.store.latest(adapters.cluster.app)
@@ -57,4 +60,10 @@ def show(options: Options, rollout: str | None) -> None:
             for event in events:
                 click.echo(json.dumps(as_json(event)))
         else:
-            click.echo(show_rollout(events))
+            lines = show_rollout(events, width=_width()).splitlines()
+            click.echo("\n".join(wrapped_all(lines, _width()) if sys.stdout.isatty() else lines))
+
+
+def _width() -> int:
+    """The terminal's; what is no terminal gets room enough."""
+    return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 100

@@ -12,7 +12,7 @@ from drainctl.journal.replay import RolloutState
 from drainctl.model import NodeLook
 from drainctl.overview import Status
 from drainctl.report.board import Board
-from drainctl.report.text import columns, said_together, wrapped
+from drainctl.report.text import columns, said_together, wrapped_all
 from drainctl.rollout import ending
 
 TITLES = ("node", "release", "check")
@@ -49,17 +49,12 @@ def release(look: NodeLook) -> str:
 
 def said_below(status: Status, width: int | None = None) -> list[str]:
     """What is to be said below the table; `width` columns wide, or as wide as it comes."""
-    faults = [f"{name}: {look.error}" for name, look in status.survey.tables.items() if look.error]
-    faults += [f"{name}: {why}" for name, why in status.survey.errors.items()]
+    wrong = {name: look.error for name, look in status.survey.tables.items() if look.error}
+    wrong |= status.survey.errors
+    faults = [f"{name}: {why.removeprefix(f'{name}: ')}" for name, why in wrong.items()]
     paragraphs = [[*faults, *status.notes], _foreign(status), _rollout(status)]
     lines = [line for paragraph in paragraphs if paragraph for line in ("", *paragraph)]
-    if width is None:
-        return lines
-    return [part for line in lines for part in wrapped(line, width, rest=_indent(line))]
-
-
-def _indent(line: str) -> str:
-    return " " * (len(line) - len(line.lstrip()) + 2)
+    return lines if width is None else wrapped_all(lines, width)
 
 
 def _rollout(status: Status) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from drainctl.haproxy_cfg.model import (
-    Address,
     At,
     Global,
     HaproxyCfg,
@@ -17,7 +16,7 @@ from drainctl.haproxy_cfg.model import (
     StatsSocket,
 )
 from drainctl.haproxy_cfg.values import address
-from drainctl.init.sight import ANSWER
+from drainctl.init.sight import ANSWER, in_url, is_address
 from drainctl.model import BalancerLook
 
 
@@ -68,9 +67,8 @@ def listed(text: str, port: int) -> dict[str, str]:
         name, equals, host = word.partition("=")
         if not (name and equals and host):
             raise ValueError(f"found {word!r}, expected NAME=ADDRESS")
-        where: Address = address(host)
-        bare = f"[{where.host}]" if ":" in where.host else where.host
-        found[name] = host if where.port else f"{bare}:{port}"
+        has_port = not is_address(host) and address(host).port is not None  # `::1` is no port 1 of `:`
+        found[name] = host if has_port else f"{in_url(host.strip('[]'))}:{port}"
     if not found:
         raise ValueError("expected at least one NAME=ADDRESS")
     return found

@@ -121,7 +121,7 @@ def _node(places: Sequence[Spot], match: str, *, known: bool) -> NodeLine:
     why += ", backup" if first.server.settings.backup else ""
     if row := first.sight.row(first.proxy, first.server):
         why += f"; {row.status}"
-    off = [spot for spot in places if spot.server.settings.disabled]
+    off = [spot for spot in places if spot.disabled]
     if host and len(off) == len(places):
         return NodeLine(name, host, why=why, out=f"disabled in {off[0].line}")
     if host and all(spot.server.settings.backup and not spot.checked for spot in places):

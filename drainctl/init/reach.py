@@ -73,6 +73,9 @@ def reach(name: str, cfg: HaproxyCfg, timeout_s: float = 2.0) -> Sight:
 
 def _by_socket(name: str, cfg: HaproxyCfg, socket: StatsSocket, timeout_s: float) -> Sight:
     address = socket.address
+    if "$" in address.text or (address.kind == "ip" and address.port is None):
+        todo = f"which socket? haproxy.cfg says {address.text}"
+        return Sight(cfg, Balancer(name, runtime=USUAL), set_this=todo, error="its address is not known here")
     runtime = (
         f"unix:{address.host}" if address.kind == "unix" else f"tcp://{_here(address.host)}:{address.port}"
     )

@@ -10,9 +10,10 @@ import ipaddress
 from dataclasses import dataclass
 
 from drainctl.haproxy_cfg.model import HaproxyCfg, Proxy, Server
-from drainctl.model import Balancer, BalancerLook, ServerRow
+from drainctl.model import Balancer, BalancerLook, ServerRow, Word
 
 ANSWER = 0  # the line of what no file says
+UNSPECIFIED = ("0.0.0.0", "::")  # noqa: S104  # no bind: what a slot that nobody has taken shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Sight:
         known = written if written and "$" not in written and server.template is None else ""
         row = self.row(proxy, server)
         shown = row.address.rpartition(":")[0].strip("[]") if row else ""
-        shown = shown if is_address(shown) else ""
+        shown = shown if is_address(shown) and shown not in UNSPECIFIED else ""
         if resolved and shown:
             return shown
         return canonical(known or shown)
@@ -85,6 +86,12 @@ class Spot:
     @property
     def line(self) -> str:
         return self.sight.where(self.server.line)
+
+    @property
+    def disabled(self) -> bool:
+        """`disabled` in the file, and nobody has enabled it since."""
+        row = self.sight.row(self.proxy, self.server)
+        return self.server.settings.disabled is not None and (row is None or row.status.word is Word.MAINT)
 
     @property
     def checked(self) -> bool:

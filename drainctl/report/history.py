@@ -9,9 +9,10 @@ from datetime import UTC, tzinfo
 from drainctl.journal.events import Event
 from drainctl.report.plain import PlainReport
 from drainctl.report.story import Journey, StepRun, Story
-from drainctl.report.text import clip, columns, day_time, proof_table, seconds
+from drainctl.report.text import clip, columns, day_time, proof_table, said_together, seconds
 
 WIDTH = 100
+WIDE = 100  # below it `began` is left out: the rollout's id says it, too
 NOTED = {"note", "step.escalated", "rollout.resumed", "rollout.turned", "rollout.asked"}
 
 
@@ -81,7 +82,8 @@ def history_table(heads: Sequence[Head], zone: tzinfo | None = UTC, width: int =
         )
         for each in heads
     ]
-    return "\n".join(clip(line, width) for line in columns(rows, right={4, 5}))
+    lines = columns(rows, right={4, 5}) if width >= WIDE else columns([row[1:] for row in rows], right={3, 4})
+    return "\n".join(clip(line, width) for line in lines)
 
 
 def show_rollout(events: Sequence[Event], zone: tzinfo | None = UTC, width: int = WIDTH) -> str:
@@ -104,7 +106,7 @@ def show_rollout(events: Sequence[Event], zone: tzinfo | None = UTC, width: int 
     noted = [line for event in events if event.kind in NOTED for line in plain.lines(event)]
     lines += ["", "notes", *(f"  {line}" for line in noted)] if noted else []
     lines += ["", f"proof: {proof_table(story.proof)}"] if story.proof is not None else []
-    lines += ["", *story.lines] if story.lines else []
+    lines += ["", *said_together(story.lines)] if story.lines else []
     return "\n".join(lines)
 
 

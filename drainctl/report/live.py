@@ -25,6 +25,7 @@ NAME_WIDTH, WAY_WIDTH, CHANGE_WIDTH = 14, 10, 18
 TOLD_TIME_S = 0.1  # a step that took less shows no time
 STYLES = {"seen": "green", "skipped": "dim", "failed": "bold red"}
 ENDS = {"done": "green", "put-back": "yellow", "restored": "yellow", "failed": "bold red"}
+_QUIET = {"done", "staged"}
 Words = list[tuple[str, str]]  # with their styles
 
 
@@ -69,7 +70,7 @@ def last_screen(view: View, width: int, now: float) -> list[Text]:
     nodes = _Nodes(view, width, now)
     names = nodes.names
     if len(names) > MANY_NODES:
-        names = [name for name in names if (way := nodes.latest.get(name)) and way.outcome != "done"]
+        names = [name for name in names if (way := nodes.latest.get(name)) and way.state not in _QUIET]
     return [*_head(view, nodes, width, now)[:2], *nodes.lines(names)]
 
 
@@ -200,21 +201,21 @@ def _marks(steps: Sequence[StepRun]) -> Words:
 
 
 def _ended(journey: Journey) -> Words:
-    """How a journey ended, and what took longest, or why it did not end well."""
+    """How a journey ended, and the steps that took longest, or all of them where it did not end well."""
     outcome = journey.outcome or ""
-    took = f" {seconds(journey.took_s)}" if journey.took_s is not None else ""
-    end = f"{outcome}{took}"
-    if outcome != "done":
-        return [(f"{end}:", ENDS.get(outcome, "")), *((word, "") for word in journey.why.split())]
-    seen = sorted(
-        (step for step in journey.steps if step.state == "seen"), key=lambda step: -(step.took_s or 0.0)
-    )
-    slow = _marks([step for step in seen[:3] if (step.took_s or 0.0) >= TOLD_TIME_S])
-    return [(f"{end}:" if slow else end, ENDS["done"]), *slow]
+    end = f"{outcome} {seconds(journey.took_s)}" if journey.took_s is not None else outcome
+    steps = journey.steps
+    if outcome == "done":
+        seen = sorted(
+            (step for step in steps if step.state == "seen"), key=lambda step: -(step.took_s or 0.0)
+        )
+        steps = [step for step in seen[:3] if (step.took_s or 0.0) >= TOLD_TIME_S]
+    return [(f"{end}:" if steps else end, ENDS.get(outcome, "")), *_marks(steps)]
 
 
 def _flowed(line: Text, words: Words, width: int) -> list[Text]:
     """The words behind the line, and on further lines below where they do not fit."""
+    line.truncate(width)
     lines = [line]
     for word, style in words:
         text = clip(word, width - 6)

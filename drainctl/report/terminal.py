@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TextIO, cast
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from drainctl.report.board import Board
 
 FRAMES_PER_S = 4
+LOOKS_KEPT = 1000  # between two frames; far more than there are
 TOLD = {"note", "step.escalated", "step.failed", "rollout.turned", "rollout.resumed", "rollout.asked"}
 TOLD_BELOW = {"proof", "rollout.ended"}
 KEYS = "p pauses, q leaves the view"
@@ -66,6 +68,7 @@ class TerminalReport:
             cast("TextIO", self.console.file), clock=clock, width=lambda: self.console.width
         )
         self._below: list[str] = []
+        self._looks: deque[BalancerLook] = deque(maxlen=LOOKS_KEPT)
         self._left = self._asked = False
         self._keys = keys(self._pressed)
         self._live = Live(
@@ -111,15 +114,13 @@ class TerminalReport:
             self._plain.progress(text_by_node)
 
     def show(self, board: Board) -> None:
-        """From now on the servers on this board are shown, and `look` changes it."""
+        """From now on the servers on this board are shown, and looks change it."""
         with self._lock:
             self._view.board = board
 
     def look(self, look: BalancerLook) -> None:
-        """What a balancer shows."""
-        with self._lock:
-            if self._view.board:
-                self._view.board.look(look)
+        """What a balancer shows; taken note of with the next frame, so that nobody waits here."""
+        self._looks.append(look)
 
     def say(self, text: str) -> bool:
         """Show one line at the top of the view; signal handlers may. Returns: whether the view is on."""
@@ -142,6 +143,10 @@ class TerminalReport:
 
         width, height = self.console.size
         with self._lock:
+            while self._looks:
+                look = self._looks.popleft()
+                if self._view.board:
+                    self._view.board.look(look)
             return Group(*screen(self._view, width, height, self._clock()))
 
     # ------------------------------------------------------------ leaving

@@ -109,6 +109,15 @@ def wrapped(text: str, width: int, first: str = "", rest: str = "") -> list[str]
     ) or [first.rstrip()]
 
 
+def wrapped_all(lines: Sequence[str], width: int) -> list[str]:
+    """Each line wrapped, what goes on below it two columns further in than it began."""
+    return [
+        part
+        for line in lines
+        for part in wrapped(line, width, rest=" " * (len(line) - len(line.lstrip()) + 2))
+    ]
+
+
 # ---------------------------------------------------------------- the proof
 
 ERRORS = ("5xx", "connect", "response", "haproxy_5xx")

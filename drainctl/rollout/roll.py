@@ -26,6 +26,7 @@ from drainctl.strategies import http_check
 from drainctl.threads import in_parallel
 
 STAGE_AT_ONCE = 4
+ABORT = "abort was asked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Roll:
         """
         state = self._now()
         if state.turned:
-            return self._go_back(state.turned, asked=True)
+            return self._go_back(state.turned, asked=state.turned == ABORT)
         release = self._plan.release
         if release and release.to_stage and not state.staged and (failed := self._stage_all(release)):
             return failed
@@ -95,7 +96,7 @@ class Roll:
             case "pause":
                 return Outcome("paused", Exit.HALTED, "as asked; no node is in flight")
             case "abort":
-                return self._go_back("abort was asked")  # by another drainctl: who began this did not get it
+                return self._go_back(ABORT)  # by another drainctl: who began this did not get it
         return None
 
     # -------------------------------------------------------- forward

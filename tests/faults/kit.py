@@ -72,10 +72,10 @@ class NodeIs:
 
 @dataclass(frozen=True)
 class Told:
-    """`drainctl status` in both of its shapes (text only where asked), and what was really so all the while."""
+    """`drainctl status` as JSON (and as text, where it was asked), and what was really so all the while."""
 
     nodes: dict[str, Any]
-    rollout: dict[str, Any]
+    rollout: Any
     lease: dict[str, Any] | None
     text: str
     real: dict[str, NodeIs]

@@ -1,10 +1,10 @@
 """
 Store machines in network namespaces of their own, and a place beside them from which clients ask.
 
-    client ── bridge ── m1 … mN          (each a namespace; the bridge has one too, so nothing of it is on the host)
+    client ── bridge ── m1 … mN      (each a namespace; the bridge too, so nothing of it is on the host)
 
-Every end knows the others' hardware addresses (no ARP), so a port taken off the bridge is a blackhole: packets go
-nowhere and nobody says so.
+Every end knows the others' hardware addresses (no ARP), so a port taken off the bridge is a blackhole:
+packets go nowhere and nobody says so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from drainctl.arb import MaybeSent
+from drainctl.arb import MaybeSent, Prober
 from drainctl.arb.policy import by_method
 from drainctl.arb.stores import StoreProcess, accepts
 
@@ -157,8 +157,34 @@ class Net:
             os.close(home)
 
 
+def running(folder, machines=2):
+    """For a fixture of a module: store machines that serve."""
+    need_namespaces()
+    net = Net(folder, machines)
+    try:
+        net.up()
+        net.start()
+        yield net
+    finally:
+        net.down()
+
+
+def mended(net):
+    """For a fixture of a test: inside the clients' place; afterwards every machine is well again."""
+    with net.inside():
+        yield net
+        for at, machine in enumerate(net.machines, 1):
+            net.restore(at)
+            machine.thaw()
+            if not machine.pid:
+                machine.start()
+            until_answers(machine.url)
+
+
 class Hostile:
-    """A server on machine `at`: `serve(sock)` has each connection, one thread each, and may do what it likes."""
+    """
+    A server on machine `at`: `serve(sock)` has each connection, one thread each, and may do what it likes.
+    """
 
     def __init__(self, net, at, port, serve):
         with net.inside(at):
@@ -209,7 +235,7 @@ def until_answers(url, limit_s=15.0):
 
 def self_signed(folder, addresses):
     """A certificate for these addresses, with its key, in one PEM file."""
-    import datetime
+    import datetime as dt
     import ipaddress
 
     from cryptography import x509
@@ -219,7 +245,7 @@ def self_signed(folder, addresses):
 
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "store")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     names = [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
     signed = (
         x509.CertificateBuilder()
@@ -227,8 +253,8 @@ def self_signed(folder, addresses):
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
@@ -245,9 +271,10 @@ class Load:
     """
     Users, each with one request after the other, 10 ms apart; every outcome is counted.
 
-    Per round a query by GET, one by POST (the session must know that it is one), and a write that must not run
-    twice. `long_s` adds as many users with queries that long. A write that was under way when its machine died
-    ends as MaybeSent: nobody can know. It is counted apart; everything else that is not answered is a failure.
+    Per round a query by GET, one by POST (the session must know that it is one), and a write that must not
+    run twice. `long_s` adds as many users with queries that long. A write that was under way when its
+    machine died ends as MaybeSent: nobody can know. It is counted apart; everything else that is not
+    answered is a failure.
     """
 
     def __init__(self, session, shards=("users", "orders"), threads=4, long_s=0.0, long_users=2):
@@ -262,7 +289,8 @@ class Load:
         users = [(self._user, at, 0.0) for at in range(threads)]
         users += [(self._long, at, long_s) for at in range(long_users if long_s else 0)]
         self._threads = [
-            threading.Thread(target=user, args=(shards[at % len(shards)], at, span_s)) for user, at, span_s in users
+            threading.Thread(target=user, args=(shards[at % len(shards)], at, span_s))
+            for user, at, span_s in users
         ]
 
     def __enter__(self):
@@ -316,6 +344,26 @@ class Load:
 def queries_may_repeat(method, url, headers):
     """POST /query is a query."""
     return by_method(method, url, headers) or "/query" in url
+
+
+@contextmanager
+def watching(session, policy):
+    """A prober of all machines of a session, on its board."""
+    prober = Prober(session.arb.shards, session.board, policy, watch=True)
+    prober.start()
+    try:
+        yield prober
+    finally:
+        prober.stop()
+
+
+@contextmanager
+def within(limit_s):
+    """The block takes no longer, stretched on slow machines."""
+    began = time.monotonic()
+    yield
+    took_s = time.monotonic() - began
+    assert took_s < limit_s * SLOW, f"took {took_s:.2f} s"
 
 
 def runs(session, shards):

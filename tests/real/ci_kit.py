@@ -41,7 +41,7 @@ class Script:
 @dataclass
 class Cancel:
     """
-    Cancels the job when a line of its log matches: each signal in turn, until the process is gone.
+    Cancels the job when a line of its log matches: each signal in turn, until all that is told is gone.
 
     group: whether the whole process group is told, or only the script's own process.
     """
@@ -50,24 +50,26 @@ class Cancel:
     signals: Sequence[signal.Signals]
     group: bool = False
     sent: list[str] = field(default_factory=list)
+    thread: threading.Thread | None = None
 
     def watch(self, line: str, process: subprocess.Popen[str]) -> None:
-        if not self.sent and re.search(self.at, line):
-            self.sent.append("")
-            threading.Thread(target=self._cancel, args=(process,)).start()
+        if self.thread is None and re.search(self.at, line):
+            self.thread = threading.Thread(target=self._cancel, args=(process,))
+            self.thread.start()
 
     def _cancel(self, process: subprocess.Popen[str]) -> None:
+        tell = os.killpg if self.group else os.kill
         for number in self.signals:
-            self.sent.append(number.name)
-            if self.group:
-                os.killpg(process.pid, number)
-            else:
-                process.send_signal(number)
+            if not self.group and process.poll() is not None:
+                return
             try:
+                tell(process.pid, number)
+                self.sent.append(number.name)
                 process.wait(LEFT_ALONE_S)
             except subprocess.TimeoutExpired:
                 continue
-            return
+            except ProcessLookupError:
+                return
 
 
 @dataclass
@@ -117,6 +119,8 @@ def _script(script: Script, workspace: Path, cancel: Cancel | None) -> tuple[int
         code = process.wait()
         end.cancel()
         end.join()
+    if cancel and cancel.thread:
+        cancel.thread.join()
     return code, "".join(lines)
 
 

@@ -1,7 +1,7 @@
 """
 Every screen of drainctl as a terminal of 80 and of 200 columns shows it, on a real lab under load.
 
-    python tests/real/screens.py      writes docs/screens/NAME.WIDTH.txt
+    PYTHONPATH=. python tests/real/screens.py      writes docs/screens/NAME.WIDTH.txt
 
 `tests/real/test_screens.py` holds the same screens to the facts that a person needs.
 """
@@ -11,15 +11,9 @@ from __future__ import annotations
 import os
 import re
 import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-
-ROOT = Path(__file__).parents[2]
-if __name__ == "__main__":
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "real")]
 
 from rollout_kit import running
 from tmux_kit import PROMPT, Tmux
@@ -29,6 +23,7 @@ from drainctl.lab.load import Load
 from drainctl.lab.releases import make_release
 from tests.conftest import until
 
+ROOT = Path(__file__).parents[2]
 BASE = "127.0.83"
 WIDTHS = (80, 200)
 LIMIT_S = 60.0
@@ -50,18 +45,18 @@ class Screens:
         return "\n".join(self.lines[name])
 
 
-@contextmanager
-def captured() -> Iterator[Screens]:
-    """A lab, and everything that can be captured on it; the lab is still up inside the block."""
+def capture() -> Screens:
+    """A lab, and everything that can be captured on it; the lab is down again afterwards."""
     with running(BASE, nodes=4, inter="300ms") as lab:
         make_release(lab.folder / "releases", "v4", fail_start=True)
         screens = Screens(lab)
         with Load(lab.urls, rate=100, mix="get=3,post=1,slow=1"):
             _capture(lab, screens)
-        yield screens
+        return screens
 
 
 def _capture(lab: Lab, screens: Screens) -> None:
+    _config(lab, "drainctl.yml", {'ctl restart"': 'ctl restart"\n  limit: 4s'})
     _config(lab, "broken.yml", {"keep_up: 50%": "keep_up: 500%", "inter: 300ms": "intr: 300ms"})
     _config(lab, "halting.yml", {"on_failure: roll-back": "on_failure: halt"})
     for width in WIDTHS:
@@ -77,7 +72,7 @@ def _capture(lab: Lab, screens: Screens) -> None:
         _deploy(tmux, screens)
         _put_back(tmux, screens)
         _halt(lab, tmux, screens)
-    _dead(lab, screens)
+    _dead(lab)
     for width in WIDTHS:
         with Tmux(lab.folder, width) as tmux:
             screens.add("status-open", width, tmux.run("drainctl status"))
@@ -101,7 +96,7 @@ def _config(lab: Lab, name: str, changes: dict[str, str]) -> None:
 def _deploy(tmux: Tmux, screens: Screens) -> None:
     """In the middle, at both widths by a resize; seen from beside; the lease held; done."""
     tmux.enter("drainctl deploy releases/v2.tar.gz")
-    tmux.until("a node that waits, and the traffic of some seconds", "wave 3", "> idle", "failed/s")
+    tmux.until("a node that waits, and the traffic of some seconds", "wave 3", "> idle", "failed/s", "NOLB")
     screens.add("deploy-middle", 80, tmux.lines())
     tmux.resize(200, 24)
     tmux.until("the view in the new size", "requests/s", "web4")
@@ -113,11 +108,11 @@ def _deploy(tmux: Tmux, screens: Screens) -> None:
             screens.add("status-running", width, beside.run("drainctl status"))
             screens.add("lease-held", width, beside.run("drainctl deploy releases/v3.tar.gz"))
             beside.enter("drainctl status --watch")
-            beside.until("traffic", "requests/s", "q leaves")
+            beside.until("traffic of two seconds", "requests/s", "failed/s", "▁▁", "q leaves")
             screens.add("status-watch", width, beside.lines())
             beside.key("q")
     tmux.until("the end", "done:", f"\n{PROMPT.strip()}", limit_s=LIMIT_S)
-    screens.add("deploy-done", 80, tmux.scrollback())
+    screens.add("deploy-done", 80, tmux.scrollback()[:-1])
 
 
 def _put_back(tmux: Tmux, screens: Screens) -> None:
@@ -132,7 +127,7 @@ def _halt(lab: Lab, tmux: Tmux, screens: Screens) -> None:
     screens.add("abort", 80, tmux.run("drainctl abort", LIMIT_S))
 
 
-def _dead(lab: Lab, screens: Screens) -> None:
+def _dead(lab: Lab) -> None:
     """A rollout whose drainctl is killed while a node is out."""
     with Tmux(lab.folder) as tmux:
         tmux.enter("drainctl deploy releases/v3.tar.gz & echo $! > pid; fg")
@@ -144,17 +139,17 @@ def _dead(lab: Lab, screens: Screens) -> None:
 def tidy(lines: list[str], lab: Lab) -> str:
     """The lines as they go into docs/: without what only this machine has."""
     text = "\n".join(lines).replace(str(lab.folder), "/srv/lab")
-    return re.sub(r"\b\w+@[\w.-]+ \(pid", "deploy@ops1 (pid", text) + "\n"
+    return re.sub(r"\b\w+@[\w.-]+ \(pid", "me@ops1 (pid", text) + "\n"
 
 
 def main(write: Callable[[str], object] = print) -> None:
     folder = ROOT / "docs" / "screens"
     folder.mkdir(exist_ok=True)
-    with captured() as screens:
-        for (name, width), lines in sorted(screens.lines.items()):
-            path = folder / f"{name}.{width}.txt"
-            path.write_text(tidy(lines, screens.lab))
-            write(str(path.relative_to(ROOT)))
+    screens = capture()
+    for (name, width), lines in sorted(screens.lines.items()):
+        path = folder / f"{name}.{width}.txt"
+        path.write_text(tidy(lines, screens.lab))
+        write(str(path.relative_to(ROOT)))
 
 
 if __name__ == "__main__":

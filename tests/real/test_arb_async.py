@@ -8,37 +8,23 @@ import time
 
 import httpx
 import pytest
-from arb_kit import SLOW, Hostile, Net, need_namespaces, until_answers
+from arb_kit import SLOW, Hostile, mended, running
 
 from drainctl.arb import AsyncReplicaClient, Fault, MaybeSent, MemoryBoard, NotSent, Policy, Prober, shards_of
 
 pytestmark = pytest.mark.real
 
-POLICY = Policy(read_s=60.0)
+POLICY = Policy(read_s=60.0, every_s=0.3, probe_s=0.4)
 
 
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory):
-    need_namespaces()
-    net = Net(tmp_path_factory.mktemp("arb"), machines=2)
-    try:
-        net.up()
-        net.start()
-        yield net
-    finally:
-        net.down()
+    yield from running(tmp_path_factory.mktemp("arb"))
 
 
 @pytest.fixture
 def net(cell):
-    with cell.inside():
-        yield cell
-        for at, machine in enumerate(cell.machines, 1):
-            cell.restore(at)
-            machine.thaw()
-            if not machine.pid:
-                machine.start()
-            until_answers(machine.url)
+    yield from mended(cell)
 
 
 def asking(shards, use, board=None, policy=POLICY):
@@ -89,7 +75,7 @@ def test_a_machine_that_vanishes_mid_read_is_given_up_in_seconds(net):
     cut = threading.Timer(0.5, net.blackhole, (1,))
     cut.start()
     began = time.monotonic()
-    answer, failed = asking(net.shards, lambda client: client.get("arb://users/query?for=2"))
+    answer, failed = asking(net.shards, lambda client: client.get("arb://users/query?for=1"))
     cut.join()
     assert by(answer) == "10.231.0.2:7000"
     assert time.monotonic() - began < 8 * SLOW
@@ -138,8 +124,7 @@ def test_a_stream_comes_bit_by_bit(net):
     async def use(client):
         async with client.stream("GET", "arb://users/stream?for=0.5") as answer:
             began = time.monotonic()
-            parts = [(time.monotonic() - began, part) async for part in answer.aiter_raw()]
-        return parts
+            return [(time.monotonic() - began, part) async for part in answer.aiter_raw()]
 
     parts, _ = asking(net.shards, use)
     assert b"".join(part for _, part in parts) == b"".join(b"%04d\n" % at for at in range(5))

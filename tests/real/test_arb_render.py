@@ -1,4 +1,6 @@
-"""The rendered configurations: every HAProxy and nginx that is here takes them, and they keep what they promise."""
+"""
+The rendered configurations: every HAProxy and nginx that is here takes them, and they keep what they promise.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from arb_kit import SLOW, Net, need_namespaces, until_answers
+from arb_kit import SLOW, mended, running, until_answers
 
 from drainctl.arb import Policy, render_arb
 from drainctl.arb.stores import accepts
@@ -20,7 +22,9 @@ pytestmark = pytest.mark.real
 POLICY = Policy(read_s=60.0, every_s=0.3, probe_s=0.5, rise=1, hold_s=2.0)
 LISTEN = "127.0.0.1:9100"  # of the clients' own namespace
 AROUND = "daemon off; pid {0}/pid; error_log {0}/log; events {{}}\nhttp {{\naccess_log off;\n{1}\n}}\n"
-TEMPORARY = "".join(f"{kind}_temp_path {{0}}/t;\n" for kind in ("proxy", "fastcgi", "uwsgi", "scgi", "client_body"))
+TEMPORARY = "".join(
+    f"{kind}_temp_path {{0}}/t;\n" for kind in ("proxy", "fastcgi", "uwsgi", "scgi", "client_body")
+)
 MANY = {
     "users": ["http://10.231.0.1:7000", "http://10.231.0.2:7000", "http://[fd00::3]:7000"],
     "orders.eu-1": ["http://10.231.0.3:7000", "http://10.231.0.4:7000"],
@@ -71,7 +75,10 @@ def test_every_version_takes_it_without_a_word_of_warning(need, tmp_path, name, 
 
 @pytest.mark.parametrize(
     ("kind", "shards", "words"),
-    [("arb-caddy", MANY, "none of"), ("arb-nginx", {"u": ["https://a", "https://b"]}, "https is not rendered")],
+    [
+        ("arb-caddy", MANY, "none of"),
+        ("arb-nginx", {"u": ["https://a", "https://b"]}, "https is not rendered"),
+    ],
 )
 def test_what_cannot_be_rendered_is_refused(kind, shards, words):
     with pytest.raises(ValueError, match=words):
@@ -80,26 +87,12 @@ def test_what_cannot_be_rendered_is_refused(kind, shards, words):
 
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory):
-    need_namespaces()
-    net = Net(tmp_path_factory.mktemp("arb"), machines=2)
-    try:
-        net.up()
-        net.start()
-        yield net
-    finally:
-        net.down()
+    yield from running(tmp_path_factory.mktemp("arb"))
 
 
 @pytest.fixture
 def net(cell):
-    with cell.inside():
-        yield cell
-        for at, machine in enumerate(cell.machines, 1):
-            cell.restore(at)
-            machine.thaw()
-            if not machine.pid:
-                machine.start()
-            until_answers(machine.url)
+    yield from mended(cell)
 
 
 @contextlib.contextmanager
@@ -152,10 +145,14 @@ def test_a_dead_machine_costs_the_connect_limit_and_then_nothing_and_comes_back(
     assert [ran[at].get(f"{one}-first") for at in (0, 1)] == [None, 1]
 
 
-def test_haproxy_finds_out_a_frozen_machine_by_its_checks_and_lets_long_queries_be(net, need, until, tmp_path):
+def test_haproxy_finds_out_a_frozen_machine_by_its_checks_and_lets_long_queries_be(
+    net, need, until, tmp_path
+):
     with serving(program(need, "haproxy"), "haproxy", tmp_path, net) as session:
         url = f"http://{LISTEN}"
-        assert session.get(f"{url}/query?for=2", timeout=20).ok, "longer than connect limit and checks together"
+        assert session.get(f"{url}/query?for=1.5", timeout=20).ok, (
+            "longer than connect limit and checks together"
+        )
         net.machines[0].freeze()
         until("queries go to the replica", lambda: _answers(session, f"{url}/"), 15)
         assert all(session.get(url, timeout=2 * SLOW).ok for _ in range(20))
@@ -169,7 +166,7 @@ def test_haproxy_gives_up_a_machine_that_vanished_mid_query_and_repeats_only_wha
         cut = threading.Timer(0.5, net.blackhole, (1,))
         cut.start()
         began = time.monotonic()
-        asked = session.request(method, f"http://{LISTEN}/query?for=3", data=b"", timeout=50)
+        asked = session.request(method, f"http://{LISTEN}/query?for=1", data=b"", timeout=50)
         cut.join()
         assert asked.status_code == 200 if method == "GET" else asked.status_code in (502, 504)
         assert time.monotonic() - began < 15 * SLOW

@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -340,7 +341,7 @@ def test_a_release_that_does_not_start_halts_where_that_is_asked_for(shop):
         assert f"take back: drainctl abort {said.rollout}" in told
         text = cli(shop.config, "status")
         assert text.code == 0
-        assert f"rollout {said.rollout} (deploy) is not finished: halted" in text.out
+        assert f"rollout {said.rollout} (deploy v4) is not finished: halted" in text.out
         ended(shop.do("abort", said.rollout), 0, "put-back")
     assert load.report.failed == 0, load.report.table()
     assert shop.answered() == dict.fromkeys(NODES, "v1")
@@ -383,7 +384,8 @@ def test_drain_and_restore_by_hand(shop):
     at = shop.status()["nodes"]["web2"]
     assert (at["check"], {each["status"] for each in at["servers"].values()}) == (404, {"NOLB"})
     shown = cli(shop.config, "status").out
-    assert f"drain {said.rollout} by " in shown
+    assert re.search(rf"^web2 .* NOLB .* drain {said.rollout}$", shown, re.MULTILINE)
+    assert re.search(rf"^web2: flag set by \S+@{os.uname().nodename} \(pid \d+\) at ", shown, re.MULTILINE)
     refused = shop.do("restart")
     assert refused.code == 5
     assert "web2 is flagged already: " in refused.err

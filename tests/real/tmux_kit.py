@@ -76,17 +76,22 @@ class Tmux:
         self.key("Enter")
 
     def run(self, line: str, limit_s: float = 60.0) -> list[str]:
-        """Types the line, waits until the prompt is back, and returns all that is to be read since."""
-        self._tmux("clear-history")
-        self._tmux("send-keys", "-R", "C-l")
-        until("an empty screen", lambda: self.text().strip() == PROMPT.strip())
+        """Types the line, waits until the prompt is back, and returns the line and all that it printed."""
+        self.clear()
         self.enter(line)
-        until(f"the end of `{line}`", lambda: self.at_prompt(line), limit_s, every_s=0.1)
-        return self.scrollback()
+        until(f"the end of `{line}`", self.at_prompt, limit_s, every_s=0.1)
+        return self.scrollback()[:-1]
 
-    def at_prompt(self, line: str) -> bool:
+    def clear(self) -> None:
+        """An empty screen with nothing above it."""
+        self.enter("clear")
+        until("an empty screen", lambda: self.text().strip() == PROMPT.strip())
+        self._tmux("clear-history")
+
+    def at_prompt(self) -> bool:
+        """Whether a command ended: its output, then the prompt."""
         lines = self.lines()
-        return bool(lines) and lines[-1] == PROMPT.strip() and len(lines) > 1
+        return len(lines) > 1 and lines[-1] == PROMPT.strip()
 
     def resize(self, width: int, height: int) -> None:
         self.width, self.height = width, height
@@ -97,6 +102,10 @@ class Tmux:
     def text(self) -> str:
         """The screen as it is."""
         return self._tmux("capture-pane", "-p")
+
+    def coloured(self) -> str:
+        """The screen with the codes of its colours."""
+        return self._tmux("capture-pane", "-p", "-e")
 
     def lines(self) -> list[str]:
         """The screen's lines, without the empty ones at its end."""

@@ -105,6 +105,7 @@ BROKEN = {
     "cut": lambda path: os.truncate(path, 40),
     "foreign": lambda path: path.write_bytes(b"x" * 4096),
     "torn": lambda path: path.write_bytes(path.read_bytes()[:-4] + b"????"),
+    "altered": lambda path: path.write_bytes(path.read_bytes().replace(b"a:1", b"z:9")),
     "vast": lambda path: path.write_bytes(HEAD.pack(b"arbdown1", 9, 1 << 31, 0)),
     "another version": lambda path: path.write_bytes(_board_of([{"machine": "a:1", "colour": "red"}])),
     "gone": lambda path: path.unlink(),
@@ -127,7 +128,7 @@ def test_no_state_of_the_file_hurts_who_reads_or_marks(boards, path, state):
     BROKEN[state](path)
     for board in boards:
         board._look_at = 0.0  # as if a second had passed
-        board.down()
+        assert "z:9" not in board.down()
         board.mark(fault_mark("b:2", "refused", 60))
         assert "b:2" in board.down(), board.trouble
         board.lift("b:2")
@@ -176,18 +177,19 @@ def test_one_probes_and_a_watcher_goes_first(boards):
 def test_a_fork_does_not_keep_the_lock_of_a_parent_that_ended(boards):
     one, other = boards
     assert one.probing(watch=False)
-    reader, writer = os.pipe()
+    (to_child, child_end), (from_child, ready) = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(writer)
-        os.read(reader, 1)
+        os.write(ready, b"x")  # after the hooks that a fork runs
+        os.read(to_child, 1)
         os._exit(0)
+    os.read(from_child, 1)
     one.rest(watch=False)
     free = other.probing(watch=False)
-    os.write(writer, b"x")
+    os.write(child_end, b"x")
     os.waitpid(child, 0)
-    os.close(reader)
-    os.close(writer)
+    for end in (to_child, child_end, from_child, ready):
+        os.close(end)
     assert free
 
 

@@ -55,6 +55,30 @@ def test_a_course_ends_and_tells_the_worst(faults):
     assert course.worst.sent == any(one.fault.sent for one in course.tries)
 
 
+def a_course(*tries, repeatable=True):
+    course = Course(SHARD.machines[:2], repeatable)
+    for fault, took_s in tries:
+        course.failed(fault, reused=False, took_s=took_s)
+    course.once_more(SHARD.machines[:2])
+    return course
+
+
+def test_a_query_that_lost_both_machines_is_answered_by_the_one_that_came_back():
+    course = a_course((Fault.CLOSED, 0.2), (Fault.CLOSED, 6.0))
+    assert course.machine.name == "a:1"
+    course.failed(Fault.CLOSED, reused=False, took_s=6.0)
+    course.once_more(SHARD.machines[:2])
+    assert course.machine is None, "a second chance is not a third one"
+
+
+def test_a_query_that_fells_whoever_gets_it_does_not_go_round():
+    assert a_course((Fault.CLOSED, 0.2), (Fault.CLOSED, 0.2)).machine is None
+
+
+def test_what_must_not_run_twice_gets_no_second_chance():
+    assert a_course((Fault.REFUSED, 0.0), (Fault.CLOSED, 6.0), repeatable=False).machine is None
+
+
 def test_who_is_up_comes_first_then_faults_then_who_was_taken_down_by_hand():
     names = [one.name for one in order(SHARD, {"a:1": True, "b:2": False})]
     assert names == ["c:3", "b:2", "a:1"]
@@ -63,8 +87,13 @@ def test_who_is_up_comes_first_then_faults_then_who_was_taken_down_by_hand():
 
 @pytest.mark.parametrize(
     ("method", "headers", "twice"),
-    [("GET", {}, True), ("PUT", {}, True), ("POST", {}, False), ("PATCH", {}, False)]
-    + [("POST", {"Idempotency-Key": "1"}, True)],
+    [
+        ("GET", {}, True),
+        ("PUT", {}, True),
+        ("POST", {}, False),
+        ("PATCH", {}, False),
+        ("POST", {"Idempotency-Key": "1"}, True),
+    ],
 )
 def test_what_may_be_sent_twice(method, headers, twice):
     assert by_method(method, "http://users/", headers) is twice

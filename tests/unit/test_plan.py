@@ -142,7 +142,7 @@ def test_a_placeholder_that_nothing_fills_is_refused_before_anything_is_drained(
 
 def test_only_some_nodes():
     assert plan(survey(), only=["web3", "web1"]).order == ("web1", "web3")
-    with pytest.raises(ConfigError, match="no node web9 in drainctl.yml; it has: web1, web2, web3, web4"):
+    with pytest.raises(ConfigError, match=r"no node web9 in drainctl\.yml; it has: web1, web2, web3, web4"):
         plan(survey(), only=["web9"])
 
 

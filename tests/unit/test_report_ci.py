@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 from drainctl.journal.events import Event
+from drainctl.report import github as github_report
+from drainctl.report import gitlab as gitlab_report
 from drainctl.report.github import GithubReport, escaped
 from drainctl.report.gitlab import GitlabReport
 from drainctl.report.markdown import summary
@@ -112,3 +114,54 @@ def test_gitlab_an_interrupted_rollout_closes_its_section(tmp_path: Path) -> Non
     report.close()
     assert out.getvalue().count("section_start") == out.getvalue().count("section_end") == 2
     assert "DRAINCTL_OUTCOME=interrupted\nDRAINCTL_EXIT=\n" in (tmp_path / "out.env").read_text()
+
+
+# ---------------------------------------------------------------- no rollout began
+
+
+def test_a_report_that_heard_nothing_writes_nothing(tmp_path: Path) -> None:
+    names = {name: str(tmp_path / name) for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT", "GITLAB_DOTENV")}
+    GithubReport(io.StringIO(), environ=names, past=kit.interrupted()).close()
+    GitlabReport(io.StringIO(), environ=names, past=kit.interrupted()).close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_github_is_told_why_no_rollout_began(tmp_path: Path) -> None:
+    out, summary_file, output = io.StringIO(), tmp_path / "summary.md", tmp_path / "output"
+    environ = {"GITHUB_STEP_SUMMARY": str(summary_file), "GITHUB_OUTPUT": str(output)}
+    why = "lb1: no answer\nlb2 | no ::answer::\x1b[1m"
+    github_report.refused(why, "start them", 5, began=False, stream=out, environ=environ)
+    assert out.getvalue() == (
+        "::error title=drainctl::lb1: no answer%0Alb2 | no ::answer:: [1m%0Ahint: start them\n"
+    )
+    assert output.read_text() == "rollout=\noutcome=refused\nexit=5\n"
+    lines = summary_file.read_text().splitlines()
+    assert lines[0] == "### drainctl: refused (exit 5)"
+    assert lines[2:4] == ["- lb1: no answer", "- lb2 \\| no ::answer:: \\[1m"]
+    assert "hint: start them" in lines
+
+
+def test_an_error_after_the_begin_adds_its_code_to_what_the_report_wrote(tmp_path: Path) -> None:
+    output, dotenv = tmp_path / "output", tmp_path / "out.env"
+    environ = {"GITHUB_OUTPUT": str(output), "GITLAB_DOTENV": str(dotenv)}
+    for report in (
+        GithubReport(io.StringIO(), environ=environ),
+        GitlabReport(io.StringIO(), environ=environ),
+    ):
+        for event in kit.interrupted()[:-1]:
+            report.event(event)
+        report.close()
+    github_report.refused("the lease is lost", None, 3, began=True, stream=io.StringIO(), environ=environ)
+    gitlab_report.refused(3, began=True, environ=environ)
+    assert output.read_text() == f"rollout={kit.ROLLOUT}\noutcome=interrupted\nexit=\nexit=3\n"
+    assert dotenv.read_text().splitlines()[1:] == [
+        "DRAINCTL_OUTCOME=interrupted",
+        "DRAINCTL_EXIT=",
+        "DRAINCTL_EXIT=3",
+    ]
+
+
+def test_gitlab_is_told_that_no_rollout_began(tmp_path: Path) -> None:
+    gitlab_report.refused(4, began=False, environ={"GITLAB_DOTENV": str(tmp_path / "out.env")})
+    expected = "DRAINCTL_ROLLOUT=\nDRAINCTL_OUTCOME=refused\nDRAINCTL_EXIT=4\n"
+    assert (tmp_path / "out.env").read_text() == expected

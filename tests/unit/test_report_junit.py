@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from drainctl.journal.events import Event
-from drainctl.report.junit import JunitReport
+from drainctl.report.junit import JunitReport, refused
 from tests.unit import events_kit as kit
 
 
@@ -55,6 +55,31 @@ def test_a_failed_step_says_why(tmp_path: Path) -> None:
     assert put_back is not None
     assert str(put_back.get("message")).startswith("back on 41: web2: restart")
     assert (root.get("failures"), root.get("errors")) == ("3", "0")
+
+
+def test_a_failed_step_shows_what_the_balancers_showed(tmp_path: Path) -> None:
+    rows = ["lb1 shop/web1: NOLB, L7STS 404, 2 in flight", "lb2 shop/web1: cannot be read: \x1bno"]
+    data = {"why": "2 requests on lb1", "hint": "wait", "rows": rows}
+    event = Event(1, 1.0, "r", "step.failed", "web1", "idle", "2 requests on lb1", data)
+    failure = case(read_back(tmp_path / "junit.xml", [event]), "web1", "idle").find("failure")
+    assert failure is not None
+    assert str(failure.text).splitlines() == [
+        "2 requests on lb1",
+        "the balancers showed last:",
+        "  lb1 shop/web1: NOLB, L7STS 404, 2 in flight",
+        "  lb2 shop/web1: cannot be read: no",
+        "hint: wait",
+    ]
+
+
+def test_a_rollout_that_did_not_begin_is_one_error(tmp_path: Path) -> None:
+    refused(tmp_path / "junit.xml", "lb1: no answer\nlb2: no answer", "start them", 5)
+    root = ET.parse(tmp_path / "junit.xml").getroot()  # noqa: S314 (our own file)
+    assert (root.get("tests"), root.get("errors"), root.get("failures")) == ("1", "1", "0")
+    error = case(root, "drainctl", "begin").find("error")
+    assert error is not None
+    assert error.get("message") == "refused (exit 5): lb1: no answer"
+    assert str(error.text).splitlines()[1:] == ["lb2: no answer", "hint: start them"]
 
 
 def test_an_interrupted_rollout_has_an_error_where_it_stood(tmp_path: Path) -> None:

@@ -40,9 +40,9 @@ def test_a_journey_is_about_ten_lines_of_eighty_columns() -> None:
 
 def test_the_frame_of_a_rollout() -> None:
     lines = plain(kit.done())
-    assert lines[0].startswith(
-        f"14:02:11 rollout {kit.ROLLOUT}, 2026-05-04 14:02:11 UTC: deploy 42 over shop: 4 nodes"
-    )
+    assert lines[0] == f"14:02:11 rollout {kit.ROLLOUT}, 2026-05-04 14:02:11 UTC"
+    assert lines[1].startswith("14:02:11 deploy 42 over shop: 4 nodes in 3 waves")
+    assert max(map(len, lines[:1])) <= 80
     assert "14:02:14 wave 1 of 3: web1" in lines
     assert "14:02:26 lb2 has a new process (pid 811, before 402): looked at afresh" in lines
     assert "14:03:05 proof: 0 failed of 48210 requests in 41.2 s" in lines

@@ -107,8 +107,11 @@ def test_proof_never_says_zero_of_what_it_did_not_see(change: dict[str, Any], wo
 def test_proof_shows_errors_by_kind_and_resets() -> None:
     row = {"requests": 9, "errors": {"5xx": 1, "connect": 2, "response": 3, "haproxy_5xx": 4}, "retries": 5}
     table = text.proof_table(PROOF | {"balancers": {"lb1": row | {"redispatches": 6, "reset": True}}})
-    assert table.splitlines()[2].split(maxsplit=8) == [
+    assert max(map(len, table.splitlines())) <= 78
+    assert table.splitlines()[-1].startswith("* incomplete")
+    assert table.splitlines()[2].split() == [
         "lb1",
+        "*",
         "9",
         "1",
         "2",
@@ -116,5 +119,32 @@ def test_proof_shows_errors_by_kind_and_resets() -> None:
         "4",
         "5",
         "6",
-        "incomplete",
     ]
+
+
+def test_the_proof_of_long_names_fits_80_columns() -> None:
+    row = {"requests": 48210311, "errors": {"5xx": 1}, "reset": True}
+    table = text.proof_table(PROOF | {"balancers": {"a-balancer-with-a-long-name": row}}).splitlines()
+    assert max(map(len, table[1:])) <= 78
+    assert table[2].startswith("a-balancer… * ")
+
+
+def test_what_is_said_of_several_nodes_is_said_once() -> None:
+    up = [f"web{number}: in rotation, on 42" for number in range(1, 7)]
+    lines = [*up, "web7: OUT OF ROTATION", "go on: drainctl resume r"]
+    assert text.said_together(lines) == [
+        "web1 … web6 (6 nodes): in rotation, on 42",
+        "web7: OUT OF ROTATION",
+        "go on: drainctl resume r",
+    ]
+    assert text.said_together(up[:2]) == ["web1, web2: in rotation, on 42"]
+
+
+def test_wrapped_lines_are_as_wide_as_asked() -> None:
+    assert text.wrapped_all(["error: one two three", "  web1: four five"], 14) == [
+        "error: one two",
+        "  three",
+        "  web1: four",
+        "    five",
+    ]
+    assert text.wrapped_all(["", "x" * 9], 5) == ["", "xxxxx", "  xxx", "  x"]

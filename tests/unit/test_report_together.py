@@ -75,3 +75,18 @@ def test_threads_are_heard_one_at_a_time() -> None:
         thread.join()
     assert len(heard.calls) == 200
     assert heard.most_inside == 1
+
+
+def test_what_is_awaited_is_told_again_while_nothing_else_happens() -> None:
+    heard = Heard()
+    together = Together([heard], beat_s=0.01)
+    together.event(EVENT)
+    together.progress({"web1": "restart"})
+    deadline = time.monotonic() + 10
+    while heard.calls.count("progress 1") < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    together.close()
+    assert heard.calls.count("progress 1") >= 3
+    assert heard.calls[-1] == "close"
+    assert together._beats
+    assert not together._beats.is_alive()

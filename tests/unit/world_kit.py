@@ -1,4 +1,4 @@
-"""A cluster that exists in memory only, with its own clock: for judging the rollout's decisions, not HAProxy."""
+"""A cluster in memory only, with its own clock: for judging the rollout's decisions, not HAProxy."""
 
 from __future__ import annotations
 
