@@ -102,7 +102,7 @@ class TerminalReport:
                 self._view.keys = KEYS if self.pause else KEYS.partition(", ")[2]
         lines = self._plain.lines(event)
         if event.kind in TOLD_BELOW:
-            self._below += lines
+            self._below += ["", *lines] if event.kind == "rollout.ended" else lines
         elif event.kind in TOLD:
             with self._lock:
                 self._view.notes += lines

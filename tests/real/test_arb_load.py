@@ -23,8 +23,8 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 SOAK = os.environ.get("DRAINCTL_SOAK") == "1"
 LONG_S = 20.0 if SOAK else 6.0
-LASTS_S = 3.0 if SOAK else 0.5
-POLICY = Policy(read_s=120.0, every_s=0.3, probe_s=0.4, repeatable=queries_may_repeat)
+LASTS_S = 3.0 if SOAK else 0.2
+POLICY = Policy(read_s=120.0, every_s=0.2, probe_s=0.4, repeatable=queries_may_repeat)
 FAULTS = ("killed", "blackholed", "frozen")
 
 

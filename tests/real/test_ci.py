@@ -286,7 +286,7 @@ AT_SWITCH = r"web2 +switch "  # the line before web2's restart is begun
 
 
 def test_a_cancelled_job_is_found_refused_and_resumed(ground):
-    """INT, TERM and KILL within a second, between switch and restart of the second node."""
+    """INT, TERM and, where those do not end it, KILL, within a second, as the second node is restarted."""
     before = current(ground.lab)
     ran, first = ground.job("github", AT_SWITCH)
     assert ran.code, ran
