@@ -35,6 +35,8 @@ COMMANDS = {
     "restore": ("nodes", "nodes", "Put nodes back into rotation"),
     "history": ("look_back", "look back", "The rollouts of this cluster"),
     "show": ("look_back", "look back", "One rollout: every node, every step, its time"),
+    "arb": ("arb", "data stores", "The down board of a replicated store's machines"),
+    "render": ("render", "data stores", "HAProxy or nginx configuration that fails over like arb"),
     "lab": ("lab", "lab", "A real cluster on loopback, to try things on"),
 }
 

@@ -47,10 +47,9 @@ class Host:
         self._quick_s = cluster.connect.timeout_s + 10
 
     def run(self, line: str, limit_s: float) -> Done:
-        """Run a command line, placeholders filled in. Raises: CommandFailed for any code but 0."""
-        filled = self._fill(line)
-        told = f"`{getattr(filled, 'shown', filled)}`"  # a value from the environment is never shown
-        done = self._shell(told, filled, limit_s)
+        """Run a command line as it is. Raises: CommandFailed for any code but 0."""
+        told = f"`{getattr(line, 'shown', line)}`"  # a value from the environment is never shown
+        done = self._shell(told, line, limit_s)
         if done.code:
             raise self._failed(told, done)
         return done
@@ -133,7 +132,7 @@ class Host:
         if how == "none":
             return None
         if how != "ss":
-            return self._number("count active requests", self.run(how, self._quick_s))
+            return self._number("count active requests", self.run(self._fill(how), self._quick_s))
         from urllib.parse import urlsplit
 
         asked = urlsplit(self._fill(self._cluster.health.check))

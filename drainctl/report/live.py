@@ -48,7 +48,8 @@ class View:
 def screen(view: View, width: int, height: int, now: float) -> list[Text]:
     """Lines, none wider than `width`, and no more than `height`."""
     nodes = _Nodes(view, width, now)
-    head = _head(view, nodes, width, now)
+    head = _head(view, nodes, width, now, view.keys)
+    head += [Text(clip(view.said, width), style="bold yellow", no_wrap=True)] if view.said else []
     flow = traffic(view.board, width) if view.board else []
     notes = [line for note in view.notes[-MOST_NOTES:] for line in told(note, width)]
     if len(nodes.names) <= MANY_NODES:
@@ -71,7 +72,7 @@ def last_screen(view: View, width: int, now: float) -> list[Text]:
     names = nodes.names
     if len(names) > MANY_NODES:
         names = [name for name in names if (way := nodes.latest.get(name)) and way.state not in _QUIET]
-    return [*_head(view, nodes, width, now)[:2], *nodes.lines(names)]
+    return [*_head(view, nodes, width, now), *nodes.lines(names)]
 
 
 def told(line: str, width: int) -> list[Text]:
@@ -112,7 +113,7 @@ def _servers(view: View, names: Sequence[str], others: Sequence[str], width: int
 # ---------------------------------------------------------------- the head
 
 
-def _head(view: View, nodes: _Nodes, width: int, now: float) -> list[Text]:
+def _head(view: View, nodes: _Nodes, width: int, now: float, keys: str = "") -> list[Text]:
     story = view.story
     spent_s = story.took_s if story.took_s is not None else max(now - story.began_s, 0.0)
     wave = f"wave {story.wave} of {len(story.waves)}" if story.wave else "before the first wave"
@@ -120,10 +121,9 @@ def _head(view: View, nodes: _Nodes, width: int, now: float) -> list[Text]:
     parts = [what, f"rollout {story.rollout}", story.outcome or wave, seconds(spent_s)]
     title = clip(" · ".join(part for part in parts if part), width)
     counts = nodes.counts()
-    if view.keys and story.outcome is None and len(counts) + len(view.keys) + 2 <= width:
-        counts += view.keys.rjust(width - len(counts))
-    lines = [Text(title, style="bold", no_wrap=True), Text(clip(counts, width), style="dim", no_wrap=True)]
-    return [*lines, Text(clip(view.said, width), style="bold yellow", no_wrap=True)] if view.said else lines
+    if keys and len(counts) + len(keys) + 2 <= width:
+        counts += keys.rjust(width - len(counts))
+    return [Text(title, style="bold", no_wrap=True), Text(clip(counts, width), style="dim", no_wrap=True)]
 
 
 # ---------------------------------------------------------------- the nodes

@@ -125,7 +125,7 @@ def test_an_endless_flood_is_stopped_at_the_limit(transport):
 
 def test_a_failed_command_shows_itself_its_code_and_its_last_lines(shop):
     host = shop.host()
-    assert host.run("echo {folder}", LIMIT_S).out == f"{shop.folder}\n"
+    assert host.run("echo {folder}", LIMIT_S).out == "{folder}\n"  # filled by whoever made the line
     with pytest.raises(CommandFailed) as caught:
         host.run("seq 9; echo no such unit >&2; exit 5", LIMIT_S)
     assert str(caught.value) == (

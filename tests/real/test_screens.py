@@ -216,7 +216,7 @@ def test_status_watch_refreshes_fits_any_size_and_leaves_silently(shop):
             tmux.resize(width, height)
             until(
                 "the new size",
-                lambda height=height: tmux.lines()[0].startswith("shop · 2") and len(tmux.lines()) <= height,
+                lambda height=height: tmux.text().startswith("shop · 2") and len(tmux.lines()) <= height,
             )
             assert wide(tmux.lines(), width) == []
         tmux.key("C-c")

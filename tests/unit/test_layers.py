@@ -88,6 +88,8 @@ MAY = {
         "rollout",
     },
     "cli.lab": {"lab"},
+    "cli.arb": {"arb"},
+    "cli.render": {"arb", "errors"},
     "lab": {*NOUNS, *VERBS, "config", "node", "report", "rollout", "templates"},
 }
 
