@@ -382,7 +382,8 @@ class BalancerLook(NamedTuple):
 
     at_s: monotonic clock when the look *began*, seconds: what it shows is no older. error: why it could
     not be read (then everything else is empty); hint: what helps. rows: the asked servers only, unless the
-    whole table was asked. can_change: the socket's level is admin, so a nudge is possible. frontends: request counters.
+    whole table was asked. can_change: the socket's level is admin, so a nudge is possible. frontends:
+    request counters.
     """
 
     balancer: str

@@ -39,7 +39,7 @@ _shards = click.option(
 
 @click.group()
 def arb() -> None:
-    r"""
+    """
     Which machines of a replicated store are down, who said so, and until when.
 
     \b

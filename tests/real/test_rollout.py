@@ -118,7 +118,7 @@ def no_failure(report: Report, lab: Lab) -> None:
 def tell(capsys: pytest.CaptureFixture[str], way: object, report: Report, seconds: list[float]) -> None:
     rolls = ", ".join(f"{each:.1f}" for each in seconds)
     with capsys.disabled():
-        print(  # noqa: T201  the figures are what the test is for
+        print(
             f"\n{way}: {report.failed} failed of {report.requests} requests ({report.rps:.0f}/s); "
             f"seconds per roll: {rolls}"
         )
@@ -239,7 +239,7 @@ def test_no_new_request_after_the_routing_tail(haproxy, capsys):
         assert load.report.failed == 0, load.report.table()
         late = {name: max(begun(lab, name)) - at for name, at in flagged.items()}
         with capsys.disabled():
-            print(f"\n{haproxy}: last request {late} s after the flag; tail {tail_s} s")  # noqa: T201
+            print(f"\n{haproxy}: last request {late} s after the flag; tail {tail_s} s")
         assert all(seconds <= tail_s for seconds in late.values()), late
         assert max(late.values()) > 0.02, "requests that came after the flag were not seen at all"
 

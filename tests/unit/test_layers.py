@@ -41,7 +41,7 @@ MAY = {
     "threads": set(),
     "middleware": set(),
     "templates": set(),
-    "arb": {"threads"},
+    "arb": {"errors", "templates", "threads"},
     "haproxy_cfg": {"errors"},
     "http": {"model", "errors"},
     "journal": {"model", "errors"},
