@@ -68,9 +68,9 @@ def _read(cluster: Cluster, files: Sequence[str]) -> Mapping[str, HaproxyCfg]:
 
         name, equals, path = given.partition("=")
         if not equals or "/" in name:
-            found |= dict.fromkeys(names, read_file(given, {}))
+            found |= dict.fromkeys(names, read_file(given))
         elif name in names:
-            found[name] = read_file(path, {})
+            found[name] = read_file(path)
         else:
             raise ConfigError(f"--haproxy-cfg: found {name!r}, expected one of {', '.join(names)}")
     return found

@@ -33,7 +33,7 @@ class Process:
         """Send a signal, unless the process is gone."""
         try:
             handle = os.pidfd_open(self.pid)
-        except ProcessLookupError:
+        except (ProcessLookupError, FileNotFoundError):  # some kernels say it in other words
             return
         try:
             if self.alive:

@@ -69,7 +69,9 @@ def _capture(lab: Lab, screens: Screens) -> None:
             }.items():
                 screens.add(name, width, tmux.run(line))
     with Tmux(lab.folder) as tmux:
+        _config(lab, "drainctl.yml", {"for: 1s": "for: 3s"})  # time enough to look at it from all sides
         _deploy(tmux, screens)
+        _config(lab, "drainctl.yml", {"for: 3s": "for: 1s"})
         _put_back(tmux, screens)
         _halt(lab, tmux, screens)
     _dead(lab)
@@ -96,7 +98,7 @@ def _config(lab: Lab, name: str, changes: dict[str, str]) -> None:
 def _deploy(tmux: Tmux, screens: Screens) -> None:
     """In the middle, at both widths by a resize; seen from beside; the lease held; done."""
     tmux.enter("drainctl deploy releases/v2.tar.gz")
-    tmux.until("a node that waits, and the traffic of some seconds", "wave 3", "> idle", "failed/s", "NOLB")
+    tmux.until("a node that waits, and the traffic of some seconds", "wave 2", "> idle", "failed/s", "NOLB")
     screens.add("deploy-middle", 80, tmux.lines())
     tmux.resize(200, 24)
     tmux.until("the view in the new size", "requests/s", "web4")

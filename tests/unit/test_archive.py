@@ -106,7 +106,7 @@ def test_a_directory_is_packed_whole_and_the_same_way_twice(tmp_path):
         (special("sg", tarfile.REGTYPE, mode=0o2755), "set-group-id"),
         ("a\nb", "line break"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "name", str(value)),  # the default repr holds an address
 )
 def test_hostile_members_are_refused_by_name(tmp_path, member, why):
     source = tmp_path / "r.tar"
