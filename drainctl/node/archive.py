@@ -51,7 +51,7 @@ def prepare(source: str, *, id: str | None, into: Path, sha256: str | None = Non
             raise ReleaseError(f"{source}: nodes fetch a URL by themselves, so its sha256 must be given")
         return Release(id_, sha256=sha256.lower(), url=source)
     with _reading(source):
-        path = Path(source)
+        path = Path(source).absolute()  # a resume may come from another folder
         if not path.exists():
             raise ReleaseError(f"{source} is not there")
         if sha256 and not path.is_dir():

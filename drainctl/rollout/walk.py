@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from drainctl.config.expand import shown
+from drainctl.config.placeholders import fill, values_of
 from drainctl.errors import ConnectFailed, DrainctlError, Interrupted, LeaseLost
 from drainctl.model import BalancerLook, Node, NodeLook
 from drainctl.rollout.decide import decide, due
@@ -186,8 +187,9 @@ class Walk:
             return Verdict(Do.NEXT, "nothing to do")
         limit_s = getattr(step.act, "limit_s", step.limit_s or DEFAULT_ACT_LIMIT_S)
         self.world.right.check(limit_s)
-        self._tell("step.intended", step, describe(step.act), act=describe(step.act), limit_s=limit_s)
-        self.world.record.waiting(self.node.name, f"{step.name}: {describe(step.act)}")
+        told = self._described(step.act)
+        self._tell("step.intended", step, told, act=told, limit_s=limit_s)
+        self.world.record.waiting(self.node.name, f"{step.name}: {told}")
         began = self.world.clock()
         try:
             output = self._perform(step.act)
@@ -200,6 +202,13 @@ class Walk:
             took_s = round(self.world.clock() - began, 4)
             self._tell("step.acted", step, output, output=output, took_s=took_s)
         return Verdict(Do.NEXT, output)
+
+    def _described(self, act: Act) -> str:
+        """The act in words, a command line as this node gets it."""
+        if isinstance(act, RunOnNode):
+            known = values_of(self.world.cluster, self.node, act.release)
+            act = replace(act, line=fill(act.line, known))
+        return describe(act)
 
     def _perform(self, act: Act) -> str:
         for tries_left in range(ACT_TRIES - 1, -1, -1):

@@ -43,9 +43,11 @@ def ground():
     for program in ("haproxy", "nginx", "ss"):
         need(program)
     folder = Path(tempfile.mkdtemp(prefix="dl-"))
-    with kit.ground(folder, "127.0.51") as it:
-        yield it
-    shutil.rmtree(folder)
+    try:
+        with kit.ground(folder, "127.0.51") as it:
+            yield it
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(autouse=True)

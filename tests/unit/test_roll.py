@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from world_kit import Crash, FakeCluster, cluster, die_at
 
 from drainctl.errors import Exit
-from drainctl.model import Amount, DrainPolicy, RolloutPolicy
+from drainctl.model import Amount, DrainPolicy, RolloutPolicy, Word
 from drainctl.rollout.world import Stop
 
 
@@ -268,3 +268,21 @@ def test_max_failed_lets_the_rollout_go_on_and_says_who_is_behind():
 def test_a_plan_of_one_node_is_one_wave():
     one = cluster(nodes=1)
     assert FakeCluster(replace(one)).plan().waves == (("web1",),)
+
+
+def test_a_balancer_that_forgets_between_idle_and_restart_holds_the_restart_up():
+    fake = FakeCluster(cluster(), admin=False)
+    plan = fake.plan()
+    fake.begin(plan)
+    forgot = []
+
+    def forget(moment):
+        if moment == "after" and fake.acts[-1] == "web1 Switch" and not forgot:
+            forgot.append(moment)
+            fake.words["lb1", "web1"] = Word.UP  # as after a reload, until its next check
+            fake.next_check["lb1", "web1"] = fake.now + 1.0
+
+    fake.die = forget
+    assert fake.roll(plan).outcome == "done"
+    assert forgot
+    deployed(fake)
