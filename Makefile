@@ -2,7 +2,7 @@
 #
 #   make demo    a rolling deploy over a local cluster, under load: the naive way, then drainctl's
 #   make test    lint, types, and every test that this machine can carry
-#   make lint types bench docs soak clean
+#   make lint types bench docs record soak clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -10,7 +10,7 @@ RUN    := $(VENV)/bin
 # Debian keeps servers where a normal user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: demo test lint types bench docs soak clean help
+.PHONY: demo test lint types bench docs record soak clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -31,7 +31,7 @@ demo: $(VENV)/.lab
 	@$(RUN)/python -m drainctl.lab.demo
 
 test: lint types
-	$(RUN)/python -m pytest $(PYTEST)
+	$(RUN)/python -m pytest -q -n 2 --dist loadfile $(PYTEST)
 
 lint: $(VENV)/.dev
 	$(RUN)/ruff format --check --quiet .
@@ -47,6 +47,13 @@ docs: $(VENV)/.dev
 	$(RUN)/python -m drainctl.config.reference > docs/configuration.md
 	$(RUN)/python -m drainctl.cli.reference > docs/commands.md
 	$(RUN)/python -m drainctl.cli.man > docs/drainctl.1
+	$(RUN)/python docs/record.py
+
+# The demo's recording anew, and what README.md shows of it.
+record: $(VENV)/.lab
+	$(RUN)/python -m drainctl.lab.demo --dir /tmp/demo > docs/demo.new
+	mv docs/demo.new docs/demo.txt
+	$(RUN)/python docs/record.py
 
 soak: $(VENV)/.dev
 	DRAINCTL_SOAK=1 $(RUN)/python -m pytest tests/unit/test_roll.py tests/faults tests/real --timeout 3600

@@ -20,18 +20,19 @@ PARTS = (
     (r"3/3 ", r"  seconds per node"),
 )
 FIGURES = """\
-Four nodes restarted in turn under {rate} requests/s lost **{0:,} of {1:,} requests**, and the slowest hundredth of the
-front page's answers took {naive} or more. The same cluster rolled by drainctl lost **{2:,} of {3:,}**, and that
-hundredth began at {drained}."""
+Four nodes restarted in turn under {rate} requests/s lost **{0:,} of {1:,} requests**, and the slowest
+hundredth of the front page's answers took {naive} or more. The same cluster rolled by drainctl lost
+**{2:,} of {3:,}**, and that hundredth began at {drained}."""
 
 
 def excerpt(demo: str) -> str:
-    """The parts of the recording that a first screen has room for. Raises: ValueError when one is not in it."""
+    """The parts of it that a first screen has room for. Raises: ValueError when one is not there."""
     lines, shown, at = demo.splitlines(), [], 0
     for first, last in PARTS:
         begin = _find(lines, first, at)
         end = _find(lines, last, begin) + 1
-        shown += [] if begin == at or not shown else ["" if not any(lines[at:begin]) else CUT]
+        if shown:
+            shown.append(CUT if any(lines[at:begin]) else "")
         shown += lines[begin:end]
         at = end
     return "\n".join(["```text", *(line.rstrip() for line in shown), "```"])
@@ -48,7 +49,7 @@ def figures(demo: str) -> str:
 
 
 def filled(page: str, demo: str) -> str:
-    """The page with the recording between its markers. Raises: ValueError when the page has no such markers."""
+    """The page with the recording between its markers. Raises: ValueError when it has no such markers."""
     for name, text in {"figures": figures(demo), "recording": excerpt(demo)}.items():
         begin, end = f"<!-- {name}: docs/record.py -->\n", f"\n<!-- end of {name} -->"
         head, found, rest = page.partition(begin)

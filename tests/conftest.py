@@ -40,6 +40,23 @@ def until(what: str, holds: Callable[[], T], limit_s: float = 10.0, every_s: flo
         time.sleep(every_s)
 
 
+# Files that take a minute or more: begun first, so that two workers end at about the same time.
+LONGEST = (
+    "test_kill.py",
+    "test_rollout.py",
+    "test_screens.py",
+    "test_verbs.py",
+    "test_ci.py",
+    "test_arb_load.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; the order within a file stays."""
+    rank = {name: at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI a skipped test is a failure: there, a missing server is a defect of the set-up."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

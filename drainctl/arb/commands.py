@@ -55,7 +55,13 @@ def arb() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON list.")
 @click.option("--metrics", is_flag=True, help="Prometheus' text format.")
 def status(path: str, shards: tuple[str, ...], as_json: bool, metrics: bool) -> None:
-    """Who is down. With --shard, who is up as well."""
+    """
+    Who is down. With --shard, who is up as well.
+
+    \b
+    drainctl arb status --board /run/shop/arb.board
+    drainctl arb status --board /run/shop/arb.board --json
+    """
     known = _known(shards)
     board = _opened(path)
     if metrics:
@@ -80,7 +86,12 @@ def status(path: str, shards: tuple[str, ...], as_json: bool, metrics: bool) -> 
     "--for", "lasts", metavar="TIME", help="Comes back by itself after, e.g., 10m [default: never]."
 )
 def down(machines: tuple[str, ...], path: str, why: str, lasts: str | None) -> None:
-    """Take machines down: no new query goes there while a replica is up. Queries in flight may finish."""
+    """
+    Take machines down: no new query goes there while a replica is up. Queries in flight may finish.
+
+    \b
+    drainctl arb down 10.0.0.11:8080 --why "new disk" --for 1h --board /run/shop/arb.board
+    """
     from drainctl.arb.board import Down
 
     now = time.time()
@@ -100,7 +111,12 @@ def down(machines: tuple[str, ...], path: str, why: str, lasts: str | None) -> N
 @click.argument("machines", nargs=-1, required=True, metavar="HOST:PORT...")
 @_board
 def up(machines: tuple[str, ...], path: str) -> None:
-    """Take marks away, whoever set them. A machine that is dead is soon marked again."""
+    """
+    Take marks away, whoever set them. A machine that is dead is soon marked again.
+
+    \b
+    drainctl arb up 10.0.0.11:8080 --board /run/shop/arb.board
+    """
     board = _opened(path)
     for machine in machines:
         was = machine in board.down()
@@ -124,6 +140,9 @@ def watch(path: str, shards: tuple[str, ...], every: str, probe_path: str) -> No
     Probe all machines until Ctrl-C or SIGTERM. One such process per machine that has clients.
 
     A store machine that dies or freezes while nobody uses it is down before anybody asks it.
+
+    \b
+    drainctl arb watch --board /run/shop/arb.board --shard users=http://10.0.0.11:8080
     """
     import signal
     import threading

@@ -7,11 +7,13 @@ import subprocess
 
 import pytest
 
+from docs.record import filled
 from drainctl.config.load import load
 from tests.conftest import need
 from tests.docs.pages_kit import ROOT, blocks, text_of
 
 README = text_of(ROOT / "README.md")
+DEMO = text_of(ROOT / "docs" / "demo.txt")
 PAGES = ["README.md", "docs/haproxy-facts.md"]
 PROXY_DEFAULTS = (
     "defaults\n    mode http\n    timeout connect 1s\n    timeout client 60s\n    timeout server 60s\n"
@@ -57,16 +59,22 @@ def test_the_nginx_lines_are_those_of_the_snippet(page):
     assert lines(shown) - snippet == set()
 
 
-def test_the_recording_is_a_part_of_the_whole_one():
-    whole = text_of(ROOT / "docs" / "demo.txt").splitlines()
-    shown = README.partition("<!-- from docs/demo.txt -->\n```text\n")[2].partition("```")[0].splitlines()
-    assert len(shown) > 20
-    assert [line for line in shown if line != "[…]" and line.rstrip() not in map(str.rstrip, whole)] == []
+def test_the_recording_and_its_figures_are_those_of_docs_demo_txt():
+    assert filled(README, DEMO) == README, "run `make docs`"
+    assert len(blocks(README, "text")[0].splitlines()) > 20
+
+
+def test_another_recording_makes_another_page():
+    other = re.sub(r"drainctl lost 0 of \d+", "drainctl lost 0 of 4987", DEMO)
+    assert "**0 of 4,987**" in filled(README, other)
+    with pytest.raises(ValueError, match="no line that begins with"):
+        filled(README, DEMO.replace("3/3 side by side", ""))
+    with pytest.raises(ValueError, match="no markers for recording"):
+        filled(README.replace("<!-- end of recording -->", ""), DEMO)
 
 
 def test_the_figures_of_the_first_screen_are_the_recordings():
-    whole = text_of(ROOT / "docs" / "demo.txt")
     naive, drained = re.findall(r"\*\*([\d,]+) of ([\d,]+)", README)[:2]
     for failed, requests in (naive, drained):
-        assert f"{failed} of {requests} requests".replace(",", "") in whole
+        assert f"{failed} of {requests} requests".replace(",", "") in DEMO
     assert drained[0] == "0"

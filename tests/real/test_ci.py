@@ -25,6 +25,7 @@ from ci_kit import ROOT, SYSTEMS, Cancel, Ran, bare, fresh
 from rollout_kit import Running, cli, current, flags, running, wait_up
 
 from drainctl.config.load import load
+from drainctl.config.placeholders import fill, values_of
 from drainctl.errors import CommandFailed
 from drainctl.lab.cluster import Lab
 from drainctl.lab.load import Load
@@ -443,7 +444,8 @@ health: {check: "http://{host}/http-check", flag: /srv/shop/drain, ready: "http:
 """)
     cluster = load(str(config))
     with Wired(cluster) as wired, pytest.raises(CommandFailed) as failed:
-        wired.hosts["web1"].run(cluster.service.restart, limit_s=5.0)
+        line = fill(cluster.service.restart, values_of(cluster, cluster.nodes[0], None))
+        wired.hosts["web1"].run(line, limit_s=5.0)
     told = "web1: `test -n ${SHOP_TOKEN} && exit 7 # 127.0.84.11` ended with code 7: it printed nothing"
     assert str(failed.value) == told
 

@@ -10,7 +10,6 @@ import subprocess
 import tarfile
 import threading
 import time
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -119,7 +118,7 @@ def test_what_arrives_changed_is_not_unpacked(shop):
 
 
 def test_an_archive_that_is_gone_is_told(shop):
-    release = replace(shop.release("r1"), archive=str(shop.folder / "gone"))
+    release = shop.release("r1")._replace(archive=str(shop.folder / "gone"))
     with pytest.raises(ReleaseError, match="cannot be read"):
         shop.host().stage(release)
 
@@ -320,11 +319,11 @@ def test_a_url_through_the_host_and_its_failures(shop, served):
     assert host.stage(from_web) == "staged"
     assert host.stage(from_web) == "already there"
     with pytest.raises(CommandFailed, match="404"):
-        host.stage(replace(from_web, id="r2", url=f"{served}/nothing.tar.gz"))
+        host.stage(from_web._replace(id="r2", url=f"{served}/nothing.tar.gz"))
     with pytest.raises(CommandFailed, match="sha256 of what arrived is"):
-        host.stage(replace(from_web, id="r3", sha256="00" * 32))
+        host.stage(from_web._replace(id="r3", sha256="00" * 32))
     with pytest.raises(CommandFailed):
-        host.stage(replace(from_web, id="r4", url=f"file://{shop.folder}/r1.tar.gz"))
+        host.stage(from_web._replace(id="r4", url=f"file://{shop.folder}/r1.tar.gz"))
     assert shop.below_releases() == ["r1"]
 
 
