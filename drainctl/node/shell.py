@@ -292,7 +292,7 @@ exit $failed
 # A connection is idle when the last thing that happened on it was our answer. Measured on nginx behind
 # HAProxy (kept-alive and pooled connections, Linux 6): an answer given within one clock tick leaves lastsnd
 # and lastrcv equal, and so does a request that arrives together with its connection, but then nothing was
-# sent yet. So active is: received and never sent, or received after sending, or sent in the last 100 ms
+# sent yet. So active is: received and never sent, or received after sending, or sent in the last 50 ms
 # (a stream), or bytes queued either way. Not seen: a request within one tick (4 ms) of the previous answer,
 # a stream that pauses longer, HTTP/2, and a first request right after a TLS handshake: the balancers'
 # counts come first, this one is on top.
@@ -306,7 +306,7 @@ printf '%s\\n' "$shown" | awk '
     split("", of)
     for (i = 1; i <= NF; i++) if (split($i, pair, ":") == 2) of[pair[1]] = pair[2] + 0
     received = of["bytes_received"] > 0; sent = of["bytes_sent"] > 0
-    if (queued || (received && (!sent || of["lastrcv"] < of["lastsnd"])) || (sent && of["lastsnd"] < 100)) n++
+    if (queued || (received && (!sent || of["lastrcv"] < of["lastsnd"])) || (sent && of["lastsnd"] < 50)) n++
   }}
   END {{ print n + 0 }}'
 """

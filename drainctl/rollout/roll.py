@@ -252,19 +252,18 @@ class Roll:
         if behind := [name for name, at in nodes.items() if at.outcome != "done"]:
             return Outcome("halted", Exit.HALTED, f"finished, but not on {', '.join(behind)}")
         if self._plan.release:
-            self._prune()
+            self._all_at_once(self._plan.order, self._prune)
         return Outcome("done", Exit.DONE, f"{len(nodes)} of {len(nodes)} nodes done")
 
-    def _prune(self) -> None:
+    def _prune(self, name: str) -> None:
         """Old releases go only after all is well; that it failed is told, and fails nothing."""
-        for name in self._plan.order:
-            kept = {self._plan.previous[name], self._plan.jobs[name].target} - {None}
-            try:
-                text = self._world.perform.prune(self._world.cluster.node(name), frozenset(map(str, kept)))
-            except DrainctlError as error:
-                text = f"old releases are still there: {error}"
-            if text:
-                self._world.record("note", text, node=name, what="pruned")
+        kept = {self._plan.previous[name], self._plan.jobs[name].target} - {None}
+        try:
+            text = self._world.perform.prune(self._world.cluster.node(name), frozenset(map(str, kept)))
+        except DrainctlError as error:
+            text = f"old releases are still there: {error}"
+        if text:
+            self._world.record("note", text, node=name, what="pruned")
 
     # -------------------------------------------------------- the record
 

@@ -443,8 +443,8 @@ service: {restart: "test -n ${SHOP_TOKEN} && exit 7 # {host}"}
 health: {check: "http://{host}/http-check", flag: /srv/shop/drain, ready: "http://{host}/healthz"}
 """)
     cluster = load(str(config))
+    line = fill(cluster.service.restart, values_of(cluster, cluster.nodes[0], None))
     with Wired(cluster) as wired, pytest.raises(CommandFailed) as failed:
-        line = fill(cluster.service.restart, values_of(cluster, cluster.nodes[0], None))
         wired.hosts["web1"].run(line, limit_s=5.0)
     told = "web1: `test -n ${SHOP_TOKEN} && exit 7 # 127.0.84.11` ended with code 7: it printed nothing"
     assert str(failed.value) == told
