@@ -136,7 +136,7 @@ def measured(lab: Lab, rounds: int) -> tuple[list[Roll], dict[str, float]]:
     deploy(lab, "v2")  # the first one makes the journal and warms the disk
     rolls, physics = [], []
     mix = "get=50,post=20,slow=25,stream=5"
-    with Load(lab.urls, rate=150.0, mix=mix, slow_s=SLOW_S) as users:
+    with Load(lab.urls, rate=250.0, mix=mix, slow_s=SLOW_S) as users:
         time.sleep(1.0)
         for at in range(rounds):
             release, other = ("v3", "v2") if at % 2 == 0 else ("v2", "v3")

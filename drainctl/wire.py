@@ -17,10 +17,11 @@ from drainctl.model import Cluster, Connect, Node
 from drainctl.node.door import Transport
 from drainctl.node.host import Host
 from drainctl.node.open import open_transport
+from drainctl.threads import in_parallel
 
-# Looks at one balancer begin no closer together than this; walks ask at most each 50 ms, but several
-# walks and the keeper of strays share the looks.
-LOOKS_APART_S = 0.02
+# Looks at one balancer begin no closer together than this. Walks set the pace (at most each 50 ms, sooner
+# right after an act); this bounds what many of them ask together, and costs a lone one next to nothing.
+LOOKS_APART_S = 0.005
 
 
 class Wired:
@@ -61,8 +62,7 @@ class Wired:
     def close(self) -> None:
         """Ends threads and connections. May be called twice."""
         self.fleet.close()
-        for transport in (*self._transports.values(), *self._tunnels):
-            transport.close()
+        in_parallel([transport.close for transport in (*self._transports.values(), *self._tunnels)])
         self.http.close()
         if self._store is not None:
             self._store.close()

@@ -58,7 +58,7 @@ MAY = {
     "rollout.plan": {*NOUNS, *MIDDLE},
     "rollout.choose": {*NOUNS, *RECORD, *MIDDLE, *FILLED},
     "rollout": {*NOUNS, *RECORD, *MIDDLE, *ADAPTERS, *FILLED, "threads", "report.door"},
-    "wire": {*NOUNS, *ADAPTERS, *FILLED},
+    "wire": {*NOUNS, *ADAPTERS, *FILLED, "threads"},
     "overview": {*NOUNS, "journal", "node.shell", "rollout", "threads", "wire"},
     "controller": {*NOUNS, "journal", "rollout", "report.door", "wire", "overview"},
     "doctor": {
