@@ -190,7 +190,7 @@ def test_what_was_taken_down_by_hand_finishes_its_queries_and_gets_no_new_ones(n
         asking = threading.Thread(target=lambda: answers.append(session.get("arb://users/query?for=1.5")))
         asking.start()
         until_busy(session)
-        session.board.mark(Down("10.231.0.1:7000", time.time(), None, "ann", "new disk", by_hand=True))
+        session.board.mark(Down("10.231.0.1:7000", time.time(), None, "ops", "new disk", by_hand=True))
         assert answered_by(session.get("arb://users/")).startswith("10.231.0.2")
         asking.join()
         assert answered_by(answers[0]).startswith("10.231.0.1")

@@ -81,7 +81,7 @@ def test_everything_that_changed_is_named_and_nothing_is_touched(lab, config):
     before = current(lab)
 
     config.write_text(config.read_text() + "\n# a word more\n")
-    lab.flag("web2").write_text("ann\n")
+    lab.flag("web2").write_text("ops\n")
     shown = lambda: json.loads(cli(config, "--output", "json", "status").out)["nodes"]["web2"]["servers"]  # noqa: E731
     until("web2 is NOLB", lambda: {at["status"] for at in shown().values()} == {"NOLB"})
     other = release(lab, "p3")
@@ -129,10 +129,10 @@ def test_a_plan_says_it_all(lab, config):
 
 def test_what_would_be_refused_ends_with_5_and_writes_nothing(lab, config):
     archive, file = release(lab, "p7"), lab.folder / "p7.json"
-    lab.flag("web1").write_text("ann\n")
+    lab.flag("web1").write_text("ops\n")
     said = cli(config, "--output", "json", "plan", str(archive), "--out", str(file), "--detailed-exitcode")
     assert said.code == 5, said
-    assert any("web1 is flagged already: ann" in why for why in json.loads(said.out)["refused"])
+    assert any("web1 is flagged already: ops" in why for why in json.loads(said.out)["refused"])
     assert not file.exists()
     assert cli(config, "plan", str(lab.folder / "none.tar.gz"), "--detailed-exitcode").code == 2
 

@@ -400,14 +400,14 @@ def test_drain_and_restore_by_hand(shop):
 
 
 def test_somebody_elses_flag_is_left_alone_unless_it_is_stolen(shop):
-    shop.lab.flag("web2").write_text("maintenance, ann\n")
+    shop.lab.flag("web2").write_text("maintenance, ops\n")
     before = masters(shop.lab)
     refused = shop.do("restart")
     assert refused.code == 5
-    assert "web2 is flagged already: maintenance, ann" in refused.err
+    assert "web2 is flagged already: maintenance, ops" in refused.err
     assert "--steal" in refused.err
     assert masters(shop.lab) == before
-    assert shop.lab.flag("web2").read_text() == "maintenance, ann\n"
+    assert shop.lab.flag("web2").read_text() == "maintenance, ops\n"
     ended(shop.do("restart", "--steal", "--only", "web2"), 0)
     assert flags(shop.lab) == []
     assert masters(shop.lab)["web2"] != before["web2"]
@@ -584,8 +584,8 @@ def test_plan_says_what_deploy_does_and_touches_nothing(shop):
     assert said.out.startswith("deploy v2 over 3 nodes in 3 waves\n")
     assert f"run `{shop.lab.folder}/nodes/web1/ctl restart`" in said.out
     untouched(shop, before)
-    shop.lab.flag("web3").write_text("maintenance, ann\n")
+    shop.lab.flag("web3").write_text("maintenance, ops\n")
     refused = cli(shop.config, "plan", shop.archive("v2"))
     assert refused.code == 5
-    assert "web3 is flagged already: maintenance, ann" in refused.out
+    assert "web3 is flagged already: maintenance, ops" in refused.out
     assert cli(shop.config, "history").out.strip() == "no rollout yet"

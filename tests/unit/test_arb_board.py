@@ -36,7 +36,7 @@ def board(request, boards):
 
 
 def by_hand(machine, until=None, why="maintenance"):
-    return Down(machine, time.time(), until, "ann", why, by_hand=True)
+    return Down(machine, time.time(), until, "ops", why, by_hand=True)
 
 
 def test_a_mark_stands_until_it_is_lifted(board):
@@ -66,7 +66,7 @@ def test_what_a_person_said_no_probe_changes(board):
     board.mark(by_hand("a:1"))
     board.mark(fault_mark("a:1", "refused", 60))
     board.lift("a:1")
-    assert board.down()["a:1"].by == "ann"
+    assert board.down()["a:1"].by == "ops"
     board.lift("a:1", by_hand=True)
     assert not board.down()
 

@@ -91,7 +91,7 @@ def test_a_healthy_cluster_is_not_refused():
         ({"web1": {"check": "INI"}}, {}, "lb1 shop/web1 has not finished its first check yet"),
         (
             {},
-            {"web1": NodeLook(check=Answer(404), disk=Disk("v1", ("v1",), "by Ann"))},
+            {"web1": NodeLook(check=Answer(404), disk=Disk("v1", ("v1",), "by ops"))},
             "web1 is flagged already",
         ),
         ({}, {"web1": NodeLook(check=Answer(502), disk=Disk("v1", ("v1",)))}, "answers 502, expected 200"),
