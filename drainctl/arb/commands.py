@@ -37,7 +37,7 @@ _shards = click.option(
 )
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def arb() -> None:
     """
     Which machines of a replicated store are down, who said so, and until when.

@@ -18,7 +18,7 @@ folder = click.option(
 source = click.Choice(["auto", "path", "wheel"])
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def lab() -> None:
     """
     A real cluster on loopback: HAProxy, nginx, gunicorn, and load that counts every request.

@@ -181,13 +181,14 @@ def _usable(row: ServerRow, seen: Seen) -> bool:
     )
 
 
-def watched(policy: WatchPolicy, peers: frozenset[str]) -> Expectation:
+def watched(policy: WatchPolicy, peers: frozenset[str], tail_s: float) -> Expectation:
     """
     For `policy.for_s` seconds the node's errors stay within the budget plus its peers' rate.
 
     Errors are 5xx answers, failed connections and broken responses of its own rows since the step began.
     What its peers show at the same time (idle keep-alive races, a failing database) is not its fault: so
-    many errors per request are allowed on top.
+    many errors per request are allowed on top. A check that had asked before the restore may still answer
+    404 within `tail_s`, and HAProxy believes it until the next one: that is waited out.
     """
 
     def judge(seen: Seen) -> Judgement:
@@ -195,6 +196,8 @@ def watched(policy: WatchPolicy, peers: frozenset[str]) -> Expectation:
         for place, row in _rows(seen):
             if not isinstance(row, ServerRow):
                 return row
+            if row.status.word is Word.NOLB and seen.spent_s <= tail_s:
+                return NotYet(f"NOLB on {place.balancer}: a check from before the restore answered late")
             if row.status.word is not Word.UP:
                 return Never(f"{row.status} on {place.balancer} {seen.spent_s:.1f} s after it was back")
             mine = mine.plus(_since(seen, place.balancer, row))

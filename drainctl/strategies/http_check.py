@@ -272,7 +272,7 @@ def _watch(cluster: Cluster) -> Step:
         name="watch",
         act=None,
         seen_when=f"{watch.for_s:g} s with at most {watch.errors} errors beyond its peers' rate",
-        expects=expect.watched(watch, peers),
+        expects=expect.watched(watch, peers, rules.routing_tail_s(cluster.checks)),
         looks=frozenset({Look.PEERS}),
         limit_s=watch.for_s + cluster.rollout.patience_s,
         mark=True,

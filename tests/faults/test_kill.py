@@ -143,6 +143,7 @@ def check_others(real: dict[str, kit.NodeIs], before: dict[str, kit.NodeIs]) -> 
 
 def check_on(ground: kit.Ground, release: dict[str, str] | str) -> dict[str, kit.NodeIs]:
     """Every node that is named (or all) runs that release, has no flag, and is UP at every balancer."""
+    ground.all_up()  # a check that asked before the flag was gone may answer late, and holds for one interval
     real = ground.real()
     wanted = release if isinstance(release, dict) else dict.fromkeys(real, release)
     for name, node in real.items():

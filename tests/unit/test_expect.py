@@ -183,7 +183,7 @@ class TestGuard:
 
 
 class TestWatched:
-    judge = staticmethod(expect.watched(WatchPolicy(for_s=2.0), frozenset({"web1", "web2", "web3"})))
+    judge = staticmethod(expect.watched(WatchPolicy(for_s=2.0), frozenset({"web1", "web2", "web3"}), 4.0))
 
     def seen(self, spent_s=2.5, peer=None, **counted):
         zero = look(row("web1"), row("web2"))
@@ -211,6 +211,13 @@ class TestWatched:
         peer = Counters(sessions=100, answered_5xx=10)
         assert isinstance(self.judge(self.seen(sessions=100, peer=peer, answered_5xx=10)), Holds)
         assert isinstance(self.judge(self.seen(sessions=100, peer=peer, answered_5xx=11)), Never)
+
+    def test_a_404_that_was_under_way_is_waited_out(self):
+        zero = look(row("web1"))
+        before = {"watch": {"lb1": zero, "lb2": zero}}
+        nolb = look(row("web1", "NOLB"))
+        assert isinstance(self.judge(seen(nolb, before=before, spent_s=3.0)), NotYet)
+        assert isinstance(self.judge(seen(nolb, before=before, spent_s=4.1)), Never)
 
     def test_a_server_that_goes_down_fails(self):
         zero = look(row("web1"))
