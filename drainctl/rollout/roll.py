@@ -248,6 +248,8 @@ class Roll:
         return self._go_back(why)
 
     def _finished(self) -> Outcome:
+        if self._now().asked == "abort":  # while the last wave was under way
+            return self._go_back(ABORT)
         nodes = self._now().nodes
         if behind := [name for name, at in nodes.items() if at.outcome != "done"]:
             return Outcome("halted", Exit.HALTED, f"finished, but not on {', '.join(behind)}")

@@ -286,3 +286,19 @@ def test_a_balancer_that_forgets_between_idle_and_restart_holds_the_restart_up()
     assert fake.roll(plan).outcome == "done"
     assert forgot
     deployed(fake)
+
+
+def test_an_abort_asked_during_the_last_wave_is_honoured():
+    fake = FakeCluster(cluster())
+    plan = fake.plan()
+    fake.begin(plan)
+    asked = []
+
+    def ask(_moment):
+        if "web4 Switch" in fake.acts and not asked:
+            asked.append(fake.append("r1", "rollout.asked", data={"ask": "abort", "by": "me"}))
+
+    fake.die = ask
+    outcome = fake.roll(plan)
+    assert (outcome.outcome, outcome.exit) == ("put-back", Exit.PUT_BACK)
+    untouched(fake)
