@@ -27,9 +27,10 @@ from drainctl.errors import (
 )
 from drainctl.journal.lease import Keeper, me
 from drainctl.model import Cluster, Node
+from drainctl.node.shell import holder
 from drainctl.overview import look_around, open_rollout, state_of
 from drainctl.rollout import ending
-from drainctl.rollout.choose import Wish, again, chosen, flag_owner, make_plan
+from drainctl.rollout.choose import Wish, again, chosen, make_plan
 from drainctl.rollout.keep_out import EVERY_S, KeepOut
 from drainctl.rollout.observe import Observer
 from drainctl.rollout.perform import Performer
@@ -190,7 +191,8 @@ class Controller:
         """A flag that an open rollout set is taken away by that rollout, not behind its back."""
         store, found = self._wired.store, []
         for name in plan.order:
-            owner = flag_owner(seen.nodes[name])
+            disk = seen.nodes[name].disk
+            owner = holder((disk and disk.flag) or "")
             if owner and store.events(owner) and state_of(store, owner).open:
                 found.append(f"{name} is out for rollout {owner}, which is not finished: resume or abort it")
         return found

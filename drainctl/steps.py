@@ -31,6 +31,7 @@ class Look(Enum):
 
 
 NOTHING_SEEN = NodeLook()
+Verb = Literal["deploy", "rollback", "restart", "run", "drain", "restore", "put-back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +218,7 @@ class Job:
     is run instead of service.restart.
     """
 
-    verb: Literal["deploy", "rollback", "restart", "run", "drain", "restore", "put-back"]
+    verb: Verb
     target: str | None = None
     line: str | None = None
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from drainctl.config.placeholders import fill, values_of
 from drainctl.errors import ConfigError
 from drainctl.journal.replay import RolloutState
 from drainctl.model import Cluster, Disk, NodeLook, Place, Release, Survey
 from drainctl.rollout.plan import Plan, waves
-from drainctl.steps import Job
+from drainctl.steps import Job, Verb
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,24 +111,11 @@ def _installed_before(disk: Disk) -> str | None:
     return disk.releases[at - 1] if at else None
 
 
-def flag_owner(look: NodeLook) -> str | None:
-    """The id of the rollout that set a node's flag; None without a flag, or for one that is not ours."""
-    text = look.disk.flag if look.disk else None
-    try:
-        told = json.loads((text or "").partition("\n")[0])
-    except ValueError:
-        return None
-    return str(told["rollout"]) if isinstance(told, dict) and "rollout" in told else None
-
-
 def again(cluster: Cluster, state: RolloutState, places: Mapping[str, tuple[Place, ...]]) -> Plan:
     """The plan of a rollout that the journal knows. Raises: ConfigError when the file lost a node of it."""
     gone = [name for name in state.order if name not in cluster.names]
     if gone:
         raise ConfigError(f"{cluster.file} has no node {', '.join(gone)}, but rollout {state.id} has")
-    verbs: Mapping[str, Job] = {job.verb: job for job in _EVERY_JOB}
-    jobs = {name: Job(verbs[state.verb].verb, state.targets.get(name), state.line) for name in state.order}
+    verb = cast("Verb", state.verb)  # written by a controller, from a plan's own verb
+    jobs = {name: Job(verb, state.targets.get(name), state.line) for name in state.order}
     return Plan(state.verb, state.waves, jobs, places, state.previous, state.release)
-
-
-_EVERY_JOB = (Job("deploy"), Job("rollback"), Job("restart"), Job("run"), Job("drain"), Job("restore"))

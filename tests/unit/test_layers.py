@@ -60,7 +60,7 @@ MAY = {
     "rollout": {*NOUNS, *RECORD, *MIDDLE, *ADAPTERS, *FILLED, "threads", "report.door"},
     "wire": {*NOUNS, *ADAPTERS, *FILLED, "threads"},
     "overview": {*NOUNS, "journal", "node.shell", "rollout", "threads", "wire"},
-    "controller": {*NOUNS, "journal", "rollout", "report.door", "wire", "overview"},
+    "controller": {*NOUNS, "journal", "node.shell", "rollout", "report.door", "wire", "overview"},
     "doctor": {
         *NOUNS,
         *ADAPTERS,
