@@ -96,11 +96,80 @@ class ReleaseLayout(NamedTuple):
     shared: tuple[str, ...] = ()
 
 
+class Reload(NamedTuple):
+    """
+    How the app server takes a new release without being stopped: `command`, or gunicorn's own way.
+
+    gunicorn: path of its pid file. by: "usr2" starts a second master and ends the first (TERM) when the
+    second serves; "hup" lets the master replace its workers. Source: gunicorn docs, "Signal Handling".
+    """
+
+    command: str | None = None
+    gunicorn: str | None = None
+    by: Literal["usr2", "hup"] = "usr2"
+
+
 class Service(NamedTuple):
-    """The commands that change the app's process; `{placeholders}` are not filled in yet."""
+    """
+    The commands that change the app's process; `{placeholders}` are not filled in yet.
+
+    start, stop: one process of several, by `{port}`, `{socket}` or `{release}`. ports: the two ports of
+    port-flip and backup. address: where the app listens on the node. ask: a command that asks a process
+    which does not speak HTTP for `{path}`.
+    """
 
     restart: str | None = None
     limit_s: float = 60.0
+    start: str | None = None
+    stop: str | None = None
+    ports: tuple[int, ...] = ()
+    address: str = "127.0.0.1"
+    ask: str | None = None
+    reload: Reload | None = None
+
+
+class Nginx(NamedTuple):
+    """
+    The nginx on each node, for the strategies that work through it.
+
+    upstream: the block's name. file: what drainctl writes. template: a jinja2 file of one's own.
+    generation: URL that answers with which configuration a worker was started. worker_limit_s: how long
+    old workers may live. fail_timeout_s: nginx's own, 0 where max_fails=0. clients: what becomes of idle
+    client connections at a reload: "nudge" takes the node out at the balancers for that moment, "kept"
+    says that this set-up loses none, "lost" accepts that some requests are.
+    """
+
+    upstream: str
+    file: str | None = None
+    template: str | None = None
+    test: str = "nginx -t"
+    reload: str = "nginx -s reload"
+    pid: str = "/run/nginx.pid"
+    generation: str | None = None
+    worker_limit_s: float = 60.0
+    fail_timeout_s: float = 10.0
+    clients: Literal["nudge", "kept", "lost"] = "nudge"
+
+
+class Socket(NamedTuple):
+    """current: the link that nginx or HAProxy connects to. each: a release's own socket, by `{release}`."""
+
+    current: str
+    each: str
+
+
+class Arb(NamedTuple):
+    """
+    Machines of a replicated data store. board: where down marks are kept. pairs: machines with the same
+    data. check, lag, active: URLs or commands; lag is in seconds.
+    """
+
+    board: str
+    pairs: tuple[tuple[str, ...], ...]
+    check: str
+    lag: str | None = None
+    most_lag_s: float = 5.0
+    active: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +201,14 @@ class Health(NamedTuple):
     """
     How a node is asked how it does. URLs may hold placeholders.
 
-    check: what HAProxy asks. ready: 200 when the app can serve (default: not asked). version: its body
-    names the release (default: not asked). active: "ss" counts requests in flight on the node's own
-    sockets, "none" does not, anything else is a command that prints the number.
+    check: what HAProxy asks; it is empty, and the flag None, where no node leaves rotation. ready: 200 when
+    the app can serve (default: not asked). version: its body names the release (default: not asked). active:
+    "ss" counts requests in flight on the node's own sockets, "none" does not, anything else is a command
+    that prints the number.
     """
 
-    check: str
-    flag: Flag
+    check: str = ""
+    flag: Flag | None = None
     ready: str | None = None
     version: str | None = None
     active: str = "ss"
@@ -212,6 +282,9 @@ class Cluster:
     drain: DrainPolicy = DrainPolicy()
     checks: Checks = Checks()
     watch: WatchPolicy = WatchPolicy()
+    nginx: Nginx | None = None
+    socket: Socket | None = None
+    arb: Arb | None = None
 
     def node(self, name: str) -> Node:
         """The node of that name. Raises: KeyError."""
@@ -438,8 +511,48 @@ class Disk(NamedTuple):
     flag: str | None = None
 
 
+class Said(NamedTuple):
+    """What a command line on a node answered: exit code and text; code None: it could not be run."""
+
+    code: int | None
+    out: str = ""
+    err: str = ""
+
+
+class Mark(NamedTuple):
+    """
+    A machine's mark on the down board. by_hand: said by a person or a rollout, so no probe lifts it.
+    rollout: which one; "" for a person or a fault.
+    """
+
+    by: str
+    why: str
+    by_hand: bool = False
+    rollout: str = ""
+
+
+class StoreLook(NamedTuple):
+    """
+    What a machine of a replicated store showed (strategy arb); None where it was not asked. lag_s: seconds
+    behind its replica. active: queries that run. mark: None where the board does not show it down.
+    board_error: why the board could not be read; then `mark` says nothing.
+    """
+
+    check: Answer | None = None
+    lag_s: float | None = None
+    lag_error: str = ""
+    active: int | None = None
+    active_error: str = ""
+    mark: Mark | None = None
+    board_error: str = ""
+
+
 class NodeLook(NamedTuple):
-    """What a node itself showed; None where it was not asked. active: requests in flight on its sockets."""
+    """
+    What a node itself showed; None where it was not asked. active: requests in flight on its sockets.
+    probe: what a step's own question was answered. inspected: by strategy, what its was, before a rollout.
+    store: of a machine of a replicated store; replicas: the others that hold its data, by name.
+    """
 
     check: Answer | None = None
     ready: Answer | None = None
@@ -447,6 +560,10 @@ class NodeLook(NamedTuple):
     disk: Disk | None = None
     active: int | None = None
     active_error: str | None = None
+    probe: Said | None = None
+    inspected: Mapping[str, Said] = NOTHING
+    store: StoreLook | None = None
+    replicas: Mapping[str, StoreLook] = NOTHING
 
 
 class Release(NamedTuple):

@@ -28,6 +28,8 @@ class Look(Enum):
     VERSION = "version"
     DISK = "disk"  # current, releases, flag
     ACTIVE = "active"
+    STORE = "store"  # arb: its check, lag, queries, and its mark on the board
+    REPLICAS = "replicas"  # arb: the same of those that hold its data
 
 
 NOTHING_SEEN = NodeLook()
@@ -41,7 +43,8 @@ class Seen:
 
     places: every server that the node is, at every balancer. looks: the last look at each balancer.
     before: the balancers as they were right before a named step's act. out_too: servers (HAProxy's names)
-    of other nodes that are out or on their way out. spent_s: time since this step's act returned.
+    of other nodes that are out or on their way out. spent_s: time since this step's act returned. output:
+    what this step's act printed.
     """
 
     node: Node
@@ -51,6 +54,7 @@ class Seen:
     before: Mapping[str, Mapping[str, BalancerLook]] = field(default_factory=dict)
     out_too: frozenset[str] = frozenset()
     spent_s: float = 0.0
+    output: str = ""
 
     def row(self, place: Place) -> ServerRow | None:
         look = self.looks.get(place.balancer)
@@ -128,21 +132,69 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class RunOnNode:
-    """Run a command line on the node; `limit_s` bounds it; `release` is what its {release} stands for."""
+    """
+    Run a command of drainctl.yml on the node; `limit_s` bounds it; `release` is what its {release} stands
+    for, `more` what further placeholders do.
+    """
 
     line: str
     limit_s: float
     release: str | None = None
+    more: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OnNode:
+    """Run a command line of drainctl's own on the node, as it is; `told` says in words what it does."""
+
+    line: str
+    told: str
+    limit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WriteUpstream:
+    """Write nginx's upstream file: each server's address and state (live, down), and the generation."""
+
+    servers: tuple[tuple[str, Literal["live", "down"]], ...]
+    generation: str
 
 
 @dataclass(frozen=True, slots=True)
 class Warm:
-    """Ask the listed pages of the node itself."""
+    """Ask the listed pages of the node itself, where its health pages are."""
 
     pages: tuple[WarmUp, ...]
 
 
-Act = SetFlag | ClearFlag | Nudge | SetState | ShutdownSessions | Stage | Switch | RunOnNode | Warm
+@dataclass(frozen=True, slots=True)
+class MarkDown:
+    """Mark the machine down on the board, for `lasts_s` seconds (None: until it is lifted); `why` is told."""
+
+    lasts_s: float | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarkUp:
+    """Take this rollout's mark away from the board."""
+
+
+Act = (
+    SetFlag
+    | ClearFlag
+    | Nudge
+    | SetState
+    | ShutdownSessions
+    | Stage
+    | Switch
+    | RunOnNode
+    | OnNode
+    | WriteUpstream
+    | MarkDown
+    | MarkUp
+    | Warm
+)
 
 
 class Do(Enum):
@@ -184,7 +236,10 @@ class Step:
     requires: what must hold right before the act; while it does not, the act waits.
     mark: the balancers are looked at right before the act; `seen.before` keeps that under the step's name.
     once: when the journal says that this act returned before (a resumed rollout) and what it brings is
-    seen, it is not done again.
+    seen, it is not done again. look_first: when what it brings is seen, it is not done, whoever did it.
+    probe: a command line of ours, run on the node at each look; `seen.host.probe` is its answer.
+    changes: from its act on, the node no longer is what it was. reversible: nothing was changed yet, so
+    here a rollout may be stopped.
     limit_s: from the act's return; None waits for ever. every_s: looks are at most this far apart.
     stays_out: once this step is seen the node must stay out of rotation (True), or from its act on it may
     come back (False).
@@ -201,6 +256,10 @@ class Step:
     mark: bool = False
     stays_out: bool | None = None
     once: bool = False
+    look_first: bool = False
+    probe: str | None = None
+    changes: bool = False
+    reversible: bool = False
     in_a_row: int = 1
     every_s: float = 0.05
     escalations: tuple[Escalation, ...] = ()
@@ -215,12 +274,17 @@ class Job:
     What a rollout does to a node while it is out.
 
     target: the release that the app must answer with afterwards, None where that is not known. line: what
-    is run instead of service.restart.
+    is run instead of service.restart. leaving: the release that the node is to leave. live: what served
+    before the rollout, in the strategy's own word (a port, a socket's path), also on the way back. adopt:
+    files that drainctl did not write may be taken over.
     """
 
     verb: Verb
     target: str | None = None
     line: str | None = None
+    leaving: str | None = None
+    live: str | None = None
+    adopt: bool = False
 
     @property
     def switches(self) -> bool:

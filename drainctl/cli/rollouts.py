@@ -101,7 +101,8 @@ def prepared(cluster: Cluster, source: Source) -> Iterator[Release | None]:
         return
     if source.source is None:
         raise ConfigError("found no SOURCE, expected an archive, a directory, a URL, or --command")
-    if cluster.release is None or cluster.service.restart is None:
+    stopping = any({"http-check", "arb"} & set(node.strategy) for node in cluster.nodes)
+    if cluster.release is None or (stopping and cluster.service.restart is None):
         raise ConfigError(f"{cluster.file}: to deploy a release, release.root and service.restart are needed")
     from drainctl.node.archive import prepare
 

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from drainctl.model import Cluster, NodeLook, Place, Survey
 from drainctl.report.text import columns, seconds, size
-from drainctl.rollout.estimate import Estimate, StepTime
-from drainctl.rollout.plan import Plan, steps
-from drainctl.rollout.planfile import REASON, commands, exact, runs_already
-from drainctl.strategies import http_check
+from drainctl.rollout.estimate import Estimate, StepTime, WayTime
+from drainctl.rollout.plan import Plan
+from drainctl.rollout.planfile import commands, exact, runs_already
 
 WIDTH = 80
 MOST_LINES = 8  # of one kind, before they are folded
@@ -95,7 +94,7 @@ def _now(cluster: Cluster, plan: Plan, seen: Survey) -> list[str]:
         lines += _wrapped(f"{folded(names, cluster.names)}{many}: {change}", "  ", "    ")
         lines += [line for text in shown for line in _wrapped(text, "    ", "      ")]
         places = [place for name in names for place in plan.places[name]]
-        lines.append(f"    {_in_flight(places, seen)}")
+        lines += [f"    {_in_flight(places, seen)}"] if places else []
     return lines
 
 
@@ -108,7 +107,8 @@ def _change(plan: Plan, name: str, seen: Survey) -> str:
         if answer is None or answer.body.strip() == plan.previous[name]
         else f", but answers {_said(answer)}"
     )
-    return f"{change}{told}, by {http_check.NAME} ({REASON})"
+    way = plan.ways[name]
+    return f"{change}{told}, by {way.strategy or 'no strategy'} ({way.reason})"
 
 
 def _said(answer: object) -> str:
@@ -162,15 +162,27 @@ def _waves(cluster: Cluster, plan: Plan) -> list[str]:
 
 
 def _way(cluster: Cluster, plan: Plan, seen: Survey) -> list[str]:
-    """The steps of the first node; where the others' commands differ, each of them."""
-    name = plan.order[0]
+    """By strategy, the steps of its first node; where the others' commands differ, each of them."""
     lines = []
     if plan.release and plan.release.to_stage:
         lines.append(f"first, on every node: stage {plan.release.id} ({size(plan.release.size)})")
-    lines.append(f"then each node, step by step (names as for {name}):")
-    differing = _differing(plan, {each: commands(cluster, plan, each) for each in plan.order})
-    for step in steps(cluster, plan.jobs[name]):
-        act = exact(cluster, plan, seen, name, step)
+    by_way: dict[str, list[str]] = {}
+    for name in plan.order:
+        if strategy := plan.ways[name].strategy:
+            by_way.setdefault(strategy, []).append(name)
+    for strategy, names in by_way.items():
+        which = "each node" if len(by_way) == 1 else f"{folded(names, cluster.names)} by {strategy}"
+        lines += _wrapped(f"then {which}, step by step (names as for {names[0]}):", rest="  ")
+        lines += _steps(cluster, plan, seen, names)
+    return lines
+
+
+def _steps(cluster: Cluster, plan: Plan, seen: Survey, names: Sequence[str]) -> list[str]:
+    """The steps of the first of `names`, which all go the same way."""
+    lines = []
+    differing = _differing({each: commands(cluster, plan, each) for each in names}, plan.order)
+    for step in plan.steps(cluster, names[0]):
+        act = exact(cluster, plan, seen, names[0], step)
         if act:
             lines += _act(step.name, act)
             lines += [_MARGIN + line for line in differing.get(step.name, ())]
@@ -192,14 +204,14 @@ def _act(name: str, act: str) -> list[str]:
     return [line.replace("\xa0", " ") for line in lines]
 
 
-def _differing(plan: Plan, told: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+def _differing(told: Mapping[str, Mapping[str, str]], order: Sequence[str]) -> dict[str, list[str]]:
     """Of each step whose command is not the same on every node: the other nodes' commands."""
     found = {}
-    for step in told[plan.order[0]]:
+    for step in next(iter(told.values())):
         by_line: dict[str, list[str]] = {}
-        for name in plan.order:
-            by_line.setdefault(told[name][step], []).append(name)
-        lines = [f"on {folded(names, plan.order)}: `{line}`" for line, names in by_line.items()][1:]
+        for name, commands_of in told.items():
+            by_line.setdefault(commands_of[step], []).append(name)
+        lines = [f"on {folded(names, order)}: `{line}`" for line, names in by_line.items()][1:]
         if len(lines) > MOST_LINES:
             left = len(lines) - MOST_LINES // 2
             lines = [*lines[: MOST_LINES // 2], f"{left} more: `drainctl plan --output json` has every one"]
@@ -220,16 +232,23 @@ def _time(expected: Estimate) -> list[str]:
         lines = _wrapped(f"{begin} (no finished rollout tells)", rest="  ")
     else:
         lines = [f"expected: about {total}"]
-    stage = f"{_seconds(expected.stage)} to stage + " if expected.stage else ""
-    lines.append(f"  = {stage}{expected.waves} × {seconds(expected.wave_s)} a wave, of which")
-    short = [step for step in expected.steps if step.seconds is not None and step.seconds < SHORT_S]
-    long = [step for step in expected.steps if step not in short]
-    rows = [(_seconds(step), step.name, step.how) for step in long]
+    stage = f"{_seconds(expected.stage)} to stage" if expected.stage else ""
+    parts = [f"{way.waves} × {seconds(way.seconds)} a wave" for way in expected.ways if way.waves]
+    lines.append(f"  = {' + '.join([*([stage] if stage else []), *parts])}, of which")
+    for way in expected.ways:
+        lines += [f"    by {way.strategy}"] if len(expected.ways) > 1 else []
+        lines += [f"    {line}" for line in columns(_rows(way), right={0})]
+    return lines
+
+
+def _rows(way: WayTime) -> list[tuple[str, str, str]]:
+    """Each step's time; those that take next to none are summed up."""
+    short = [step for step in way.steps if step.seconds is not None and step.seconds < SHORT_S]
+    rows = [(_seconds(step), step.name, step.how) for step in way.steps if step not in short]
     if short:
-        rows.append(
-            (seconds(sum(step.seconds or 0.0 for step in short)), "others", ", ".join(s.name for s in short))
-        )
-    return lines + [f"    {line}" for line in columns(rows, right={0})]
+        together = seconds(sum(step.seconds or 0.0 for step in short))
+        rows.append((together, "others", ", ".join(step.name for step in short)))
+    return rows
 
 
 def _seconds(step: StepTime) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from drainctl.config.expand import change
 from drainctl.model import (
+    Arb,
     Balancer,
     Checks,
     Cluster,
@@ -18,10 +19,13 @@ from drainctl.model import (
     FlagFile,
     FlagHttp,
     Health,
+    Nginx,
     Node,
     ReleaseLayout,
+    Reload,
     RolloutPolicy,
     Service,
+    Socket,
     WarmUp,
     WatchPolicy,
 )
@@ -44,11 +48,11 @@ def build(file: Keys, path: str, environ: Mapping[str, str]) -> Cluster:
     return Cluster(
         app=file["app"],
         file=os.path.abspath(path),  # noqa: PTH100
-        balancers=tuple(_balancer(name, keys, folder) for name, keys in file["balancers"].items()),
+        balancers=tuple(_balancer(name, keys, folder) for name, keys in (file["balancers"] or {}).items()),
         nodes=tuple(_node(name, keys, file) for name, keys in file["nodes"].items()),
         connect=_connect(file["connect"], folder),
         release=_release(file["release"]),
-        service=Service(file["service"]["restart"], file["service"]["limit"]),
+        service=_service(file["service"]),
         health=_health(file["health"]),
         store=_store(file["store"], file["app"], folder, environ),
         backends=tuple(file["backends"]),
@@ -58,6 +62,9 @@ def build(file: Keys, path: str, environ: Mapping[str, str]) -> Cluster:
         drain=_drain(file["drain"]),
         checks=_checks(file["checks"]),
         watch=WatchPolicy(file["watch"]["for"], file["watch"]["errors"]),
+        nginx=_nginx(file["nginx"], folder),
+        socket=Socket(**file["socket"]) if file["socket"] else None,
+        arb=_arb(file["arb"]),
     )
 
 
@@ -112,9 +119,47 @@ def _release(keys: Keys | None) -> ReleaseLayout | None:
     return ReleaseLayout(keys["root"], keys["keep"], tuple(keys["shared"])) if keys else None
 
 
+def _service(keys: Keys) -> Service:
+    reload = keys["reload"]
+    return Service(
+        restart=keys["restart"],
+        limit_s=keys["limit"],
+        start=keys["start"],
+        stop=keys["stop"],
+        ports=tuple(keys["ports"]),
+        address=keys["address"],
+        ask=keys["ask"],
+        reload=Reload(reload["command"], reload["gunicorn"], reload["by"]) if reload else None,
+    )
+
+
+def _nginx(keys: Keys | None, folder: str) -> Nginx | None:
+    if not keys:
+        return None
+    return Nginx(
+        upstream=keys["upstream"],
+        file=keys["file"],
+        template=absolute(keys["template"], folder) if keys["template"] else None,
+        test=keys["test"],
+        reload=keys["reload"],
+        pid=keys["pid"],
+        generation=keys["generation"],
+        worker_limit_s=keys["worker_limit"],
+        fail_timeout_s=keys["fail_timeout"],
+        clients=keys["clients"],
+    )
+
+
+def _arb(keys: Keys | None) -> Arb | None:
+    if not keys:
+        return None
+    pairs = tuple(tuple(pair) for pair in keys["pairs"])
+    return Arb(keys["board"], pairs, keys["check"], keys["lag"], keys["most_lag"], keys["active"])
+
+
 def _health(keys: Keys) -> Health:
     return Health(
-        check=keys["check"],
+        check=keys["check"] or "",
         flag=_flag(keys["flag"]),
         ready=keys["ready"],
         version=keys["version"],
@@ -123,7 +168,9 @@ def _health(keys: Keys) -> Health:
     )
 
 
-def _flag(keys: Keys) -> Flag:
+def _flag(keys: Keys | None) -> Flag | None:
+    if keys is None:
+        return None
     if keys["url"]:
         return FlagHttp(keys["url"])
     if keys["path"]:

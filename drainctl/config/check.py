@@ -21,6 +21,23 @@ Tree = Mapping[str, Any]
 TEMPLATES: Mapping[Path, frozenset[str]] = {
     ("release", "root"): frozenset(),
     ("service", "restart"): frozenset({"release"}),
+    ("service", "start"): frozenset({"release", "port", "socket"}),
+    ("service", "stop"): frozenset({"release", "port", "socket"}),
+    ("service", "ask"): frozenset({"path", "port", "socket"}),
+    ("service", "address"): frozenset(),
+    ("service", "reload"): frozenset({"release"}),
+    ("service", "reload", "command"): frozenset({"release"}),
+    ("service", "reload", "gunicorn"): frozenset(),
+    ("nginx", "file"): frozenset(),
+    ("nginx", "test"): frozenset(),
+    ("nginx", "reload"): frozenset(),
+    ("nginx", "pid"): frozenset(),
+    ("nginx", "generation"): frozenset(),
+    ("socket", "current"): frozenset(),
+    ("socket", "each"): frozenset({"release"}),
+    ("arb", "check"): frozenset(),
+    ("arb", "lag"): frozenset(),
+    ("arb", "active"): frozenset(),
     ("health", "check"): frozenset(),
     ("health", "ready"): frozenset(),
     ("health", "version"): frozenset(),
@@ -32,8 +49,25 @@ TEMPLATES: Mapping[Path, frozenset[str]] = {
     ("health", "flag", "clear"): frozenset(),
 }
 ROOT = ("release", "root")
-PATHS = (ROOT, ("health", "flag"), ("health", "flag", "path"))
-URLS = (("health", "check"), ("health", "ready"), ("health", "version"), ("health", "flag", "url"))
+PATHS: tuple[Path, ...] = (
+    ROOT,
+    ("health", "flag"),
+    ("health", "flag", "path"),
+    ("nginx", "file"),
+    ("nginx", "pid"),
+    ("service", "reload", "gunicorn"),
+    ("socket", "current"),
+)
+URLS: tuple[Path, ...] = (
+    ("health", "check"),
+    ("health", "ready"),
+    ("health", "version"),
+    ("health", "flag", "url"),
+    ("nginx", "generation"),
+    ("arb", "check"),
+    ("arb", "lag"),
+    ("arb", "active"),
+)
 
 
 def check(tree: Tree) -> Iterator[Problem]:
@@ -45,6 +79,9 @@ def check(tree: Tree) -> Iterator[Problem]:
     yield from _nodes(tree)
     yield from _vars(tree)
     yield from _flag(tree)
+    yield from _service(tree)
+    yield from _socket(tree)
+    yield from _arb(tree)
     yield from _placeholders(tree)
     yield from _urls(tree)
 
@@ -123,6 +160,43 @@ def _flag(tree: Tree) -> Iterator[Problem]:
         yield Problem(
             ("health", "flag"), f"found {what}, expected path, or set and clear, or url", on_key=True
         )
+
+
+def _service(tree: Tree) -> Iterator[Problem]:
+    """Two ports that differ, and commands that say which process they mean; one way to reload."""
+    service = _mapping(tree, "service")
+    ports = service.get("ports")
+    if isinstance(ports, list) and (len(ports) != 2 or ports[0] == ports[1]):
+        yield Problem(("service", "ports"), f"found {found(ports)}, expected two different ports")
+    for name in ("start", "stop"):
+        text = service.get(name)
+        if isinstance(text, str) and not {"port", "socket", "release"} & set(names_in(text)):
+            what = "expected {port}, {socket} or {release} in it: it is for one process of several"
+            yield Problem(("service", name), f"found {found(text)}, {what}")
+    reload = service.get("reload")
+    if isinstance(reload, dict) and ("command" in reload) == ("gunicorn" in reload):
+        what = "both command and gunicorn" if "command" in reload else "neither command nor gunicorn"
+        yield Problem(("service", "reload"), f"found {what}, expected one of them", on_key=True)
+
+
+def _socket(tree: Tree) -> Iterator[Problem]:
+    """Each release has a socket of its own, or the new process would take the old one's away."""
+    each = _mapping(tree, "socket").get("each")
+    if isinstance(each, str) and "release" not in names_in(each):
+        yield Problem(("socket", "each"), f"found {found(each)}, expected {{release}} in it")
+
+
+def _arb(tree: Tree) -> Iterator[Problem]:
+    """Every machine of a pair is a node, and in one pair only."""
+    pairs, nodes = _mapping(tree, "arb").get("pairs"), _mapping(tree, "nodes")
+    seen: set[str] = set()
+    for place, pair in enumerate(pairs if isinstance(pairs, list) else ()):
+        for name in pair if isinstance(pair, list) else ():
+            if isinstance(name, str) and name not in nodes:
+                yield Problem(("arb", "pairs", place), f"found {found(name)}, expected a name in nodes")
+            elif isinstance(name, str) and name in seen:
+                yield Problem(("arb", "pairs", place), f"found {found(name)} again, expected it in one pair")
+            seen.add(str(name))
 
 
 def _placeholders(tree: Tree) -> Iterator[Problem]:

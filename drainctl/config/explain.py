@@ -78,7 +78,7 @@ def _written(value: object) -> str:
     """A value of the table as a line of YAML."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name}: {item}" for name, item in value.items()) + "}"
-    return f"[{', '.join(value)}]" if isinstance(value, list) else str(value)
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 def _unknown(key: str, path: tuple[str, ...], there: dict[tuple[str, ...], Section]) -> str:

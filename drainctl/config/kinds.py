@@ -147,6 +147,7 @@ HOST = _text(
     "a host name or an address",
     r"[A-Za-z0-9_][A-Za-z0-9._-]*|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[A-Za-z0-9]+)?",
 )
+ADDRESS = _text("host", "an address, or {host}", r"\{[A-Za-z_][A-Za-z0-9_]*\}|[A-Za-z0-9_:][A-Za-z0-9._:-]*")
 USER = _text("name", "a user's name", r"[^\s:@-][^\s:@]*")
 WORD = _text("name", "a name of letters, digits and _, as in {name}", r"[A-Za-z_][A-Za-z0-9_]*")
 VALUE = Kind("text", "a text", _as_it_is, {"type": ["string", "number", "boolean"]})
@@ -208,4 +209,9 @@ SSH = Kind(
 STORE = _text(
     "URL", "sqlite:///PATH", r"sqlite:///[^\s\0][^\n\0]*", later=("postgresql://", "postgres://", "etcd://")
 )
-STRATEGY = choice("http-check", later=("socket-flip", "port-flip", "backup", "reload", "arb"))
+STRATEGY = choice("http-check", "socket-flip", "port-flip", "backup", "reload", "arb")
+BOARD = _text(
+    "URL",
+    "file:///PATH, postgresql://… or etcd://HOST:PORT/PREFIX",
+    r"(?:file:///|postgres(?:ql)?://|etcd://)[^\s\0]*",
+)

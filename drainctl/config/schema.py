@@ -52,7 +52,7 @@ FLAG = Section(
 HEALTH = Section(
     """
     How a node is asked how it does, straight, past the balancers. At least one of `ready` and `version` is
-    needed: a restart is over when the app answers.
+    needed: a restart is over when the app answers. `check` and `flag` are for strategy `http-check`.
     """,
     """
     health:
@@ -66,14 +66,12 @@ HEALTH = Section(
         kinds.URL,
         "What HAProxy's check asks (`option httpchk`), as a URL on the node. It answers 404 while the "
         "flag is set; haproxy.cfg needs `http-check disable-on-404`.",
-        needed=True,
         examples=("http://{host}:8080/http-check",),
     ),
     Key(
         "flag",
         FLAG,
         "What makes /http-check answer 404: a file's absolute path, `{set: …, clear: …}` or `{url: …}`.",
-        needed=True,
         examples=("/srv/shop/shared/drain",),
     ),
     Key("ready", kinds.URL, "Answers 200 when the app can serve.", examples=("http://{host}:8080/healthz",)),
@@ -255,10 +253,48 @@ RELEASE = Section(
     ),
 )
 
-SERVICE = Section(
-    "The command that changes the app's process on a node. Placeholders are filled in.",
+RELOAD = Section(
     """
-    service: {restart: sudo systemctl restart shop, limit: 60s}
+    How the app server takes a new release without being stopped, for strategy `reload`: a command
+    (`reload: COMMAND` is short for `reload: {command: COMMAND}`), or gunicorn's own way, by its pid file.
+    """,
+    """
+    service:
+      restart: sudo systemctl restart shop
+      reload: {gunicorn: /run/shop/gunicorn.pid, by: usr2}
+    """,
+    Key(
+        "command",
+        kinds.COMMAND,
+        "Command that makes the app server take the new release.",
+        examples=("sudo systemctl reload shop",),
+    ),
+    Key(
+        "gunicorn",
+        kinds.ABSOLUTE,
+        "gunicorn's pid file; drainctl sends the signals, as the user that it logs in as.",
+        examples=("/run/shop/gunicorn.pid",),
+    ),
+    Key(
+        "by",
+        kinds.choice("usr2", "hup"),
+        "`usr2` starts a second master beside the first, and ends the first (TERM) once the second serves: a "
+        "release that does not start never meets a user. `hup` replaces the workers: such a release ends the "
+        "service.",
+        "usr2",
+    ),
+    short="command",
+)
+
+SERVICE = Section(
+    "The commands that change the app's process on a node. Placeholders are filled in.",
+    """
+    service:
+      restart: sudo systemctl restart shop
+      start: sudo systemctl start shop@{port}
+      stop: sudo systemctl stop shop@{port}
+      ports: [8000, 8001]
+      limit: 60s
     """,
     Key(
         "restart",
@@ -273,7 +309,171 @@ SERVICE = Section(
         "Most time that a restart may take until the app answers, and that warming up may take.",
         "60s",
     ),
-    later=("reload", "start", "stop", "ports"),
+    Key(
+        "start",
+        kinds.COMMAND,
+        "Starts one process beside another: on `{port}` for port-flip and backup, at `{socket}` for "
+        "socket-flip; `{release}` is the release that it is to run.",
+        examples=("sudo systemctl start shop@{port}",),
+    ),
+    Key(
+        "stop",
+        kinds.COMMAND,
+        "Ends such a process gracefully: it finishes the requests that it has.",
+        examples=("sudo systemctl stop shop@{port}",),
+    ),
+    Key(
+        "ports",
+        List(kinds.PORT),
+        "The two ports of port-flip; for backup, that of nginx's live server, then that of its `backup`.",
+        examples=([8000, 8001],),
+    ),
+    Key("address", kinds.ADDRESS, "Where the app listens on the node.", "127.0.0.1"),
+    Key(
+        "ask",
+        kinds.COMMAND,
+        "How a process that does not speak HTTP is asked, on the node: prints the answer's body, and ends "
+        "with 0 for a good one. `{path}` is the page; `{port}` or `{socket}` is where.",
+        examples=("uwsgi_curl {socket} {path}",),
+    ),
+    Key("reload", RELOAD, "How the app server takes a new release without being stopped."),
+)
+
+NGINX = Section(
+    """
+    nginx on each node, for port-flip and backup. `file` holds the upstream and nothing else; drainctl writes
+    it, and nobody else does. `drainctl render nginx` prints a configuration that includes it.
+    """,
+    """
+    nginx:
+      upstream: shop
+      file: /etc/nginx/conf.d/shop.upstream.conf
+      test: sudo nginx -t
+      reload: sudo nginx -s reload
+      generation: http://{host}:8080/-/generation
+    """,
+    Key("upstream", kinds.NAME, "The upstream block's name.", needed=True, examples=("shop",)),
+    Key(
+        "file",
+        kinds.ABSOLUTE,
+        "The file of that block on the node, included in nginx's `http` block.",
+        examples=("/etc/nginx/conf.d/shop.upstream.conf",),
+    ),
+    Key(
+        "template",
+        kinds.FILE,
+        "A jinja2 template of your own for that file; `nginx/upstream.conf.j2` says what it may use.",
+        examples=("./shop.upstream.j2",),
+    ),
+    Key("test", kinds.COMMAND, "Tests nginx's configuration.", "nginx -t"),
+    Key(
+        "reload",
+        kinds.COMMAND,
+        "Makes nginx take it up. That it returns proves nothing: nginx may refuse it later.",
+        "nginx -s reload",
+    ),
+    Key("pid", kinds.ABSOLUTE, "nginx's pid file.", "/run/nginx.pid"),
+    Key(
+        "generation",
+        kinds.URL,
+        "Answers with which upstream file the worker that answers was started.",
+        examples=("http://{host}:8080/-/generation",),
+    ),
+    Key(
+        "worker_limit",
+        kinds.LIMIT,
+        "How long workers of before a reload may live on with their clients; the old process is ended when "
+        "the last of them is gone.",
+        "60s",
+    ),
+    Key(
+        "fail_timeout",
+        kinds.DURATION,
+        "For backup: how long nginx leaves a server alone that refused it (`fail_timeout`); `0s` where its "
+        "servers say `max_fails=0`.",
+        "10s",
+    ),
+    Key(
+        "clients",
+        kinds.choice("nudge", "kept", "lost"),
+        "A reload closes idle client connections, and a request on its way there is lost. `nudge` takes the "
+        "node out at the balancers for that moment, and needs sockets of level `admin`; `kept` says that "
+        "your set-up loses none (`keepalive_min_timeout`, or HAProxy's `http-server-close` or `retry-on "
+        "all-retryable-errors`); `lost` accepts it.",
+        "nudge",
+    ),
+)
+
+SOCKET = Section(
+    """
+    For socket-flip: nginx (or HAProxy) connects to `current`, a link to the live process's own socket.
+    """,
+    """
+    socket: {current: /run/shop/current.sock, each: "/run/shop/{release}.sock"}
+    """,
+    Key(
+        "current",
+        kinds.ABSOLUTE,
+        "The link.",
+        needed=True,
+        examples=("/run/shop/current.sock",),
+    ),
+    Key(
+        "each",
+        kinds.ABSOLUTE,
+        "The socket of one release's process; `{release}` is its id.",
+        needed=True,
+        examples=("/run/shop/{release}.sock",),
+    ),
+)
+
+ARB = Section(
+    """
+    For strategy `arb`: the nodes are machines of a replicated data store, whose clients use
+    `drainctl.arb` and look at the board.
+    """,
+    """
+    arb:
+      board: file:///run/shop/board
+      pairs: [[web1, web2]]
+      check: http://{host}:8000/health
+      lag: http://{host}:8000/lag
+      active: http://{host}:8000/queries
+    """,
+    Key(
+        "board",
+        kinds.BOARD,
+        "Where it is kept who is down: `file:///PATH`, `postgresql://…` or `etcd://HOST:PORT/PREFIX`.",
+        needed=True,
+        examples=("file:///run/shop/board",),
+    ),
+    Key(
+        "pairs",
+        List(List(kinds.NAME, least=2), least=1),
+        "Nodes that hold the same data; two of them are never taken at once.",
+        needed=True,
+        examples=([["store1", "store2"]],),
+    ),
+    Key(
+        "check",
+        kinds.URL,
+        "Answers 200 when the machine serves queries.",
+        needed=True,
+        examples=("http://{host}:8000/health",),
+    ),
+    Key(
+        "lag",
+        kinds.URL,
+        "Answers by how many seconds the machine is behind its replica.",
+        examples=("http://{host}:8000/lag",),
+    ),
+    Key("most_lag", kinds.DURATION, "How far behind still counts as caught up.", "5s"),
+    Key(
+        "active",
+        kinds.URL,
+        "Answers how many queries are running on the machine.",
+        examples=("http://{host}:8000/queries",),
+    ),
 )
 
 WARM = Section(
@@ -429,10 +629,9 @@ FILE = Section(
     Key("app", kinds.APP, "The app's name, in output and in the journal.", needed=True, examples=("shop",)),
     Key(
         "balancers",
-        Names(kinds.NAME, BALANCER, least=1),
+        Names(kinds.NAME, BALANCER),
         "Every HAProxy process that sends traffic to the nodes, by name. One that is left out here is not "
-        "waited for.",
-        needed=True,
+        "waited for. Strategy `http-check` needs them.",
     ),
     Key(
         "backends",
@@ -468,6 +667,9 @@ FILE = Section(
     Key("drain", DRAIN, "How long a drain may take.", {}),
     Key("checks", CHECKS, "HAProxy's check settings, as haproxy.cfg has them.", {}),
     Key("watch", WATCH, "How a restored node is watched.", {}),
+    Key("nginx", NGINX, "nginx on each node, for port-flip and backup."),
+    Key("socket", SOCKET, "The sockets of socket-flip."),
+    Key("arb", ARB, "The data store of strategy `arb`."),
     Key(
         "store",
         kinds.STORE,
@@ -475,5 +677,5 @@ FILE = Section(
         "`APP.db` in `$XDG_STATE_HOME/drainctl`, or in `~/.local/state/drainctl`.",
         examples=("sqlite:///~/.local/state/drainctl/shop.db",),
     ),
-    later=("nginx", "socket", "notify"),
+    later=("notify",),
 )

@@ -52,9 +52,9 @@ class Section:
 
 
 class List(NamedTuple):
-    """A list of values of one kind, or of sections."""
+    """A list of values of one kind, of sections, or of lists."""
 
-    of: Kind | Section
+    of: Kind | Section | List
     least: int = 0
 
 
@@ -99,7 +99,7 @@ def default_of(key: Key) -> str:
     """A key's default as the file would write it; "" where there is none."""
     if key.default in (None, {}):
         return ""
-    return f"[{', '.join(key.default)}]" if isinstance(key.default, list) else str(key.default)
+    return f"[{', '.join(map(str, key.default))}]" if isinstance(key.default, list) else str(key.default)
 
 
 def title(path: tuple[str, ...]) -> str:

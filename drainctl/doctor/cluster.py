@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from drainctl.doctor.finding import Finding, Severity
 from drainctl.doctor.picture import Picture
+from drainctl.rollout.choose import with_ways
 from drainctl.rollout.plan import Plan, refusals, see_now, waves
+from drainctl.steps import Job
 from drainctl.rollout.rules import routing_tail_s
 from drainctl.steps import Holds
 from drainctl.strategies import expect
@@ -39,11 +41,10 @@ def proof_of_restart(picture: Picture) -> Iterator[Finding]:
 def deployable(picture: Picture) -> Iterator[Finding]:
     """A release cannot be deployed without a place for it and a restart."""
     cluster = picture.cluster
-    missing = [
-        key
-        for key, found in (("release.root", cluster.release), ("service.restart", cluster.service.restart))
-        if not found
-    ]
+    wanted: list[tuple[str, object]] = [("release.root", cluster.release)]
+    if any("http-check" in node.strategy for node in cluster.nodes):
+        wanted.append(("service.restart", cluster.service.restart))
+    missing = [key for key, found in wanted if not found]
     if missing:
         change = "release: {root: /srv/APP} and service: {restart: COMMAND}"
         seen = f"{' and '.join(missing)} not set"
@@ -95,4 +96,7 @@ def _surveyed(picture: Picture) -> bool:
 
 def _plan(picture: Picture) -> Plan:
     cluster = picture.cluster
-    return Plan("deploy", waves(cluster, cluster.names), {}, picture.places, {})
+    nothing = dict.fromkeys(cluster.names, Job("deploy"))
+    previous = dict.fromkeys(cluster.names)
+    plan = Plan("deploy", waves(cluster, cluster.names), nothing, picture.places, previous)
+    return with_ways(cluster, plan, picture.survey)

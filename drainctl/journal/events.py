@@ -7,16 +7,19 @@ Kinds and their `data` (all JSON):
 |-----------------|------|
 | rollout.began   | verb, cluster, release {id, archive, sha256, url, size} or null, line,
 |                 | targets {node: release or null}, previous {node: release or null},
-|                 | waves [[node]], on_failure, token, holder |
+|                 | waves [[node]], strategy {node: strategy}, live {node: {strategy: what serves}},
+|                 | on_failure, token, holder |
 | rollout.staged  | every node has the release on its disk |
 | rollout.resumed | token, holder |
 | rollout.turned  | to: "back", why: from here on nodes are put back instead of forward |
 | rollout.asked   | ask: "pause" or "abort", by: another drainctl asks the running one |
 | rollout.ended   | outcome: done, put-back, halted, paused, interrupted; exit; why; lines [text]; took_s |
 | wave.began      | wave, of, nodes |
-| node.began      | way: "forward" or "back"; strategy; reason; target (release or null) |
+| node.began      | way: "forward" or "back"; strategy; reason; target (release or null); a second one,
+|                 | with another strategy, is a fallback |
 | node.ended      | outcome: done, restored, put-back, failed; why; took_s |
-| step.intended   | act (text), limit_s: written before the act |
+| step.intended   | act (text), limit_s, changes (whether the node is another from here on): written
+|                 | before the act |
 | step.skipped    | why: what the step wants is seen already |
 | step.acted      | took_s, output: the act returned |
 | step.escalated  | why, act |

@@ -22,8 +22,9 @@ class NodeState(NamedTuple):
     Where one node is in a rollout.
 
     way: "forward", "back" or None (not begun). outcome: None while in flight, else done, restored,
-    put-back or failed. intended / acted: steps of this way whose act was announced / returned. flagged /
-    changed: some act of this rollout, on either way, may have flagged the node / changed what it runs.
+    put-back or failed. intended: steps of this way whose act was announced; acted: what those printed that
+    returned. flagged / changed: some act of this rollout, on either way, may have flagged the node /
+    changed what it runs.
     """
 
     name: str
@@ -34,7 +35,7 @@ class NodeState(NamedTuple):
     step: str | None = None
     why: str = ""
     intended: frozenset[str] = frozenset()
-    acted: frozenset[str] = frozenset()
+    acted: Mapping[str, str] = NOTHING
     flagged: bool = False
     changed: bool = False
 
@@ -54,6 +55,8 @@ class RolloutState(NamedTuple):
     line: str | None = None
     waves: tuple[tuple[str, ...], ...] = ()
     previous: Mapping[str, str | None] = NOTHING
+    strategies: Mapping[str, str] = NOTHING
+    live: Mapping[str, Mapping[str, str]] = NOTHING
     nodes: Mapping[str, NodeState] = NOTHING
     staged: bool = False
     turned: str | None = None
@@ -81,10 +84,6 @@ def replay(rollout: str, events: Iterable[Event], since: RolloutState | None = N
     for event in events:
         state = _step(state, event)._replace(seq=event.seq)
     return state
-
-
-# What only a change of the node's release or process announces (see strategies: CHANGES).
-_CHANGES = frozenset({"switch", "restart", "run"})
 
 
 def _step(state: RolloutState, event: Event) -> RolloutState:
@@ -116,6 +115,8 @@ def _began(state: RolloutState, event: Event) -> RolloutState:
         line=data["line"],
         waves=waves,
         previous=data["previous"],
+        strategies=data["strategy"],
+        live=data["live"],
         holder=data["holder"],
         began_s=event.at_s,
         nodes={name: NodeState(name) for wave in waves for name in wave},
@@ -126,15 +127,15 @@ def _node(node: NodeState, event: Event) -> NodeState:
     data: Mapping[str, Any] = event.data
     match event.kind:
         case "node.began":
-            fresh = node.way != data["way"] or node.outcome is not None
+            same = (node.way, node.strategy, node.outcome) == (data["way"], data["strategy"], None)
             return node._replace(
                 way=data["way"],
                 strategy=data["strategy"],
                 target=data["target"],
                 outcome=None,
                 why="",
-                intended=frozenset() if fresh else node.intended,
-                acted=frozenset() if fresh else node.acted,
+                intended=node.intended if same else frozenset(),
+                acted=node.acted if same else NOTHING,
             )
         case "node.ended":
             outcome = data["outcome"]
@@ -149,10 +150,10 @@ def _node(node: NodeState, event: Event) -> NodeState:
                 step=event.step,
                 intended=node.intended | {event.step or ""},
                 flagged=node.flagged or event.step == "flag",
-                changed=node.changed or event.step in _CHANGES,
+                changed=node.changed or data["changes"],
             )
         case "step.acted":
-            return node._replace(acted=node.acted | {event.step or ""})
+            return node._replace(acted={**node.acted, event.step or "": data["output"]})
         case "step.seen" | "step.skipped" | "step.failed":
             given_back = event.kind == "step.seen" and event.step == "restore"
             return node._replace(step=event.step, why=event.text, flagged=node.flagged and not given_back)

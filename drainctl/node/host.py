@@ -54,6 +54,15 @@ class Host:
             raise self._failed(told, done)
         return done
 
+    def ask(self, line: str) -> Done:
+        """Run a question of ours, whose exit code is part of the answer. Raises: TransportError."""
+        with self._named():
+            return self._transport.run(line, limit_s=self._quick_s)
+
+    def do(self, what: str, line: str, limit_s: float | None = None) -> Done:
+        """Run a line of ours; `what` names it in messages. Raises: CommandFailed for any code but 0."""
+        return self._checked(what, self._shell(what, line, limit_s or self._quick_s))
+
     def disk(self) -> Disk:
         """`current`, the releases and the flag, in one look (a flag over HTTP costs a GET as well)."""
         flag = self._flag
@@ -61,7 +70,7 @@ class Host:
         root = self._root if self._cluster.release else None
         seen = Disk()
         if root or path:
-            seen = shell.parse_disk(self._must("look at the disk", shell.disk(root, path)).out)
+            seen = shell.parse_disk(self.do("look at the disk", shell.disk(root, path)).out)
         return seen._replace(flag=self._flag_by_http(flag)) if isinstance(flag, FlagHttp) else seen
 
     def set_flag(self, text: str) -> None:
@@ -69,29 +78,33 @@ class Host:
         match self._flag:
             case FlagFile(path):
                 filled = self._fill(path)
-                self._must(f"set the flag {filled}", shell.set_flag(filled, text))
+                self.do(f"set the flag {filled}", shell.set_flag(filled, text))
             case FlagCommands(command, _):
                 line = self._fill(command.replace("{text}", _TEXT)).replace(_TEXT, quote(text))
-                self._must("set the flag", line)
+                self.do("set the flag", line)
             case FlagHttp() as flag:
                 held = self._flag_by_http(flag)
-                if held is not None and shell.holder(held) not in (None, shell.holder(text)):
+                if held is not None and shell.holder(held) != shell.holder(text):
                     raise self._held(held)
                 self._send("PUT", flag, text)
+            case None:
+                raise self._no_flag()
 
     def clear_flag(self, rollout: str, *, steal: bool = False) -> None:
         """Turn /http-check back; a flag of another rollout stays, unless `steal`. Raises as set_flag."""
         match self._flag:
             case FlagFile(path):
                 filled = self._fill(path)
-                self._must(f"clear the flag {filled}", shell.clear_flag(filled, rollout, steal=steal))
+                self.do(f"clear the flag {filled}", shell.clear_flag(filled, rollout, steal=steal))
             case FlagCommands(_, command):
-                self._must("clear the flag", self._fill(command))
+                self.do("clear the flag", self._fill(command))
             case FlagHttp() as flag:
                 held = None if steal else self._flag_by_http(flag)
                 if held is not None and shell.holder(held) != rollout:
                     raise self._held(held)
                 self._send("DELETE", flag, None)
+            case None:
+                raise self._no_flag()
 
     def stage(self, release: Release, limit_s: float = STAGE_LIMIT_S) -> str:
         """
@@ -104,7 +117,7 @@ class Host:
         what = f"stage {release.id}"
         if release.url:
             line = shell.pull(root, release.id, release.url, release.sha256 or "", shared)
-            return _last(self._must(what, line, limit_s).out)
+            return _last(self.do(what, line, limit_s).out)
         if not release.archive:
             if release.id in self.disk().releases:
                 return "already there"
@@ -119,11 +132,11 @@ class Host:
 
     def switch(self, id_: str) -> None:
         """Point `current` at a release. Raises: CommandFailed (not there; `current` is no link)."""
-        self._must(f"switch to {id_}", shell.switch(self._root, id_))
+        self.do(f"switch to {id_}", shell.switch(self._root, id_))
 
     def prune(self, keep: int, protect: Collection[str] = ()) -> tuple[str, ...]:
         """Delete old releases (see shell.prune); the deleted ids."""
-        done = self._must("prune releases", shell.prune(self._root, keep, protect), STAGE_LIMIT_S)
+        done = self.do("prune releases", shell.prune(self._root, keep, protect), STAGE_LIMIT_S)
         return shell.parse_pruned(done.out)
 
     def active(self) -> int | None:
@@ -135,18 +148,19 @@ class Host:
             return self._number("count active requests", self.run(self._fill(how), self._quick_s))
         from urllib.parse import urlsplit
 
-        asked = urlsplit(self._fill(self._cluster.health.check))
+        health = self._cluster.health
+        asked = urlsplit(self._fill(health.check or health.version or health.ready or ""))
         port = asked.port or (443 if asked.scheme == "https" else 80)
         loopback = asked.hostname if (asked.hostname or "").startswith("127.") else None
         what = "count active requests"
-        return self._number(what, self._must(what, shell.active_requests(port, loopback)))
+        return self._number(what, self.do(what, shell.active_requests(port, loopback)))
 
     def close(self) -> None:
         """End the connection. May be called twice."""
         self._transport.close()
 
     @property
-    def _flag(self) -> Flag:
+    def _flag(self) -> Flag | None:
         return self._cluster.health.flag
 
     @property
@@ -154,9 +168,6 @@ class Host:
         if not self._cluster.release:
             raise CommandFailed(f"{self._node.name}: drainctl.yml has no release.root", node=self._node.name)
         return self._fill(self._cluster.release.root)
-
-    def _must(self, what: str, line: str, limit_s: float | None = None) -> Done:
-        return self._checked(what, self._shell(what, line, limit_s or self._quick_s))
 
     def _shell(self, what: str, line: str, limit_s: float, stdin: BinaryIO | None = None) -> Done:
         try:
@@ -201,6 +212,9 @@ class Host:
             left="it stays as it is",
             hint=f"`drainctl show {rollout}` tells what it does" if rollout else "it was not set by drainctl",
         )
+
+    def _no_flag(self) -> CommandFailed:
+        return CommandFailed(f"{self._node.name}: drainctl.yml has no health.flag", node=self._node.name)
 
     def _flag_by_http(self, flag: FlagHttp) -> str | None:
         url = self._fill(flag.url)

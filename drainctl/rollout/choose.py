@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from drainctl.config.placeholders import fill, values_of
 from drainctl.errors import ConfigError
 from drainctl.journal.replay import RolloutState
 from drainctl.model import Cluster, Disk, NodeLook, Place, Release, Survey
-from drainctl.rollout.plan import Plan, waves
+from drainctl.rollout.plan import Plan, Way, choose_way, see_now, waves
 from drainctl.steps import Job, Verb
+from drainctl.strategies.known import STRATEGIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,8 @@ class Wish:
 
     verb: deploy, rollback, restart, run, drain or restore. release: for deploy. line: a command line for
     run, and for a deploy that brings its own. to: for rollback, else the release of before. only: nodes,
-    all when empty. steal: take away flags that somebody else set.
+    all when empty. steal: take away flags that somebody else set. adopt: take over files of nginx that
+    drainctl did not write.
     """
 
     verb: str
@@ -30,6 +32,7 @@ class Wish:
     to: str | None = None
     only: Sequence[str] = ()
     steal: bool = False
+    adopt: bool = False
 
 
 def chosen(cluster: Cluster, only: Sequence[str]) -> list[str]:
@@ -60,8 +63,36 @@ def make_plan(
     for name, job in jobs.items():
         line = job.line or cluster.service.restart or ""
         fill(line, values_of(cluster, cluster.node(name), job.target))  # refused now, not on a drained node
+        if not line and wish.verb == "restart" and "http-check" in cluster.node(name).strategy:
+            raise ConfigError(f"{cluster.file}: to restart {name}, service.restart is needed")
     previous = {name: disk.current for name, disk in disks.items()}
-    return Plan(wish.verb, waves(cluster, names), jobs, places, previous, wish.release)
+    live = {name: _live(cluster, name, seen.nodes[name]) for name in names}
+    plan = Plan(wish.verb, waves(cluster, names), jobs, places, previous, wish.release, live=live)
+    return with_ways(cluster, plan, seen)
+
+
+def with_ways(cluster: Cluster, plan: Plan, seen: Survey) -> Plan:
+    """The plan, with the way that each node goes by what is seen."""
+    return replace(plan, ways={name: _way(cluster, plan, name, seen) for name in plan.order})
+
+
+def _live(cluster: Cluster, name: str, look: NodeLook) -> dict[str, str]:
+    """What serves on a node now, as each of its strategies calls it."""
+    node = cluster.node(name)
+    found = {each: STRATEGIES[each].live(cluster, node, look) for each in node.strategy}
+    return {each: what for each, what in found.items() if what is not None}
+
+
+def _way(cluster: Cluster, plan: Plan, name: str, survey: Survey) -> Way:
+    """Chosen as if all others of its wave were out at the same time."""
+    wave = next(wave for wave in plan.waves if name in wave)
+    seen = see_now(cluster, plan.places, name, survey, also_out=frozenset(wave) - {name})
+    return choose_way(cluster, name, jobs_of(cluster, plan, name), seen)
+
+
+def jobs_of(cluster: Cluster, plan: Plan, name: str) -> dict[str, Job]:
+    """A node's job as each of its strategies needs to know it."""
+    return {each: plan.job(name, STRATEGIES[each]) for each in cluster.node(name).strategy}
 
 
 def _job(
@@ -69,7 +100,7 @@ def _job(
 ) -> Job:
     match wish.verb:
         case "deploy":
-            return Job("deploy", wish.release.id if wish.release else None, wish.line)
+            return Job("deploy", wish.release.id if wish.release else None, wish.line, adopt=wish.adopt)
         case "rollback":
             return Job("rollback", _rollback_target(name, look.disk or Disk(), wish.to, before))
         case "run":
@@ -118,4 +149,5 @@ def again(cluster: Cluster, state: RolloutState, places: Mapping[str, tuple[Plac
         raise ConfigError(f"{cluster.file} has no node {', '.join(gone)}, but rollout {state.id} has")
     verb = cast("Verb", state.verb)  # written by a controller, from a plan's own verb
     jobs = {name: Job(verb, state.targets.get(name), state.line) for name in state.order}
-    return Plan(state.verb, state.waves, jobs, places, state.previous, state.release)
+    ways = {name: Way(state.strategies.get(name)) for name in state.order}
+    return Plan(state.verb, state.waves, jobs, places, state.previous, state.release, ways, state.live)

@@ -16,8 +16,10 @@ def where(node: NodeState, state: RolloutState) -> str:
             return f"in rotation, on {target or release or 'its release'}"
         case "put-back" | "restored":
             return f"in rotation, on {release or 'its old release'} ({node.why})"
-        case "failed" if not node.flagged:
+        case "failed" if not node.flagged and not node.changed:
             return f"not touched ({node.why})"
+        case "failed" if not node.flagged:
+            return f"in rotation, on release {target} or {release} ({node.why})"
         case "failed":
             changed = node.changed and target and target != release
             on = f"release {target} or {release}" if changed else f"release {release}"

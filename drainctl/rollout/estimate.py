@@ -8,12 +8,12 @@ How long a rollout will take, and how that is known. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from drainctl.journal.events import Event
 from drainctl.model import Cluster
-from drainctl.rollout.plan import Plan, steps
+from drainctl.rollout.plan import Plan
 
 LAST = 5
 STAGE_AT_ONCE = 4  # as drainctl.rollout.roll
@@ -30,34 +30,44 @@ class StepTime:
 
 
 @dataclass(frozen=True, slots=True)
+class WayTime:
+    """What one strategy's journey takes. steps: of one node, in order. waves: those that it is longest in."""
+
+    strategy: str
+    steps: tuple[StepTime, ...]
+    waves: int
+
+    @property
+    def seconds(self) -> float:
+        """One node, and so one wave; the least that it takes where some step is not known."""
+        return sum(step.seconds or 0.0 for step in self.steps)
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """
     What a rollout is expected to take.
 
-    stage: bringing the release to all nodes, None where there is nothing to bring. steps: those of one
-    node, in order; nodes of a wave take them at the same time. rollouts: how many the journal had.
+    stage: bringing the release to all nodes, None where there is nothing to bring. ways: by the strategies
+    that nodes go by; nodes of a wave take their steps at the same time. rollouts: how many the journal had.
     """
 
     stage: StepTime | None
-    steps: tuple[StepTime, ...]
+    ways: tuple[WayTime, ...]
     waves: int
     rollouts: int
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Steps whose time is not known yet."""
-        every = (*([self.stage] if self.stage else []), *self.steps)
-        return tuple(step.name for step in every if step.seconds is None)
-
-    @property
-    def wave_s(self) -> float:
-        """One wave, seconds; the least that it takes where some step is not known."""
-        return sum(step.seconds or 0.0 for step in self.steps)
+        """Steps whose time is not known yet, each once."""
+        every = [*([self.stage] if self.stage else []), *(step for way in self.ways for step in way.steps)]
+        return tuple(dict.fromkeys(step.name for step in every if step.seconds is None))
 
     @property
     def total_s(self) -> float:
         """All of it, seconds; the least that it takes where some step is not known."""
-        return (self.stage.seconds or 0.0 if self.stage else 0.0) + self.waves * self.wave_s
+        staged_s = self.stage.seconds or 0.0 if self.stage else 0.0
+        return staged_s + sum(way.waves * way.seconds for way in self.ways)
 
 
 def tells(events: Sequence[Event], line: str | None) -> bool:
@@ -71,33 +81,51 @@ def tells(events: Sequence[Event], line: str | None) -> bool:
 
 def estimate(cluster: Cluster, plan: Plan, past: Sequence[Sequence[Event]]) -> Estimate:
     """The expected time of a plan. past: the events of each of the last rollouts that tell (`tells`)."""
-    taken = _taken(event for events in past for event in events)
+    taken = _taken(past)
     rollouts = f"the last {len(past)} rollouts" if len(past) > 1 else "the last rollout"
     stage = None
     if plan.release and plan.release.to_stage:
-        stage = _step("stage", None, taken, rollouts)
+        stage = _step("stage", None, taken.get(("", "stage")), rollouts)
         if stage.seconds is not None:
             rounds = -(-len(plan.order) // STAGE_AT_ONCE)
             stage = StepTime("stage", stage.seconds * rounds, f"{stage.how}, {STAGE_AT_ONCE} nodes at once")
-    way = steps(cluster, plan.jobs[plan.order[0]]) if plan.order else ()
-    told = tuple(_step(step.name, step.expected_s, taken, rollouts) for step in way)
-    return Estimate(stage, told, len(plan.waves), len(past))
+    ways = {}
+    for name in plan.order:
+        strategy = plan.ways[name].strategy
+        if strategy is not None and strategy not in ways:
+            told = [
+                _step(step.name, step.expected_s, taken.get((strategy, step.name)), rollouts)
+                for step in plan.steps(cluster, name)
+            ]
+            ways[strategy] = WayTime(strategy, tuple(told), 0)
+    for wave in plan.waves:
+        if among := [ways[each] for name in wave if (each := plan.ways[name].strategy)]:
+            longest = max(among, key=lambda way: way.seconds)
+            ways[longest.strategy] = replace(longest, waves=longest.waves + 1)
+    return Estimate(stage, tuple(ways.values()), len(plan.waves), len(past))
 
 
-def _taken(events: Iterable[Event]) -> Mapping[str, list[float]]:
-    """Seconds that each step took, on whatever node."""
-    found: dict[str, list[float]] = {}
-    for event in events:
-        if event.kind == "step.seen" and event.step:
-            found.setdefault(event.step, []).append(float(event.data["took_s"]))
+def _taken(past: Sequence[Sequence[Event]]) -> Mapping[tuple[str, str], list[float]]:
+    """Seconds that each (strategy, step) took, on whatever node; staging belongs to no strategy."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for events in past:
+        strategies: dict[str, str] = {}
+        for event in events:
+            if event.kind == "node.began" and event.node:
+                strategies[event.node] = event.data["strategy"]
+            elif event.kind == "step.seen" and event.step and event.node:
+                strategy = "" if event.step == "stage" else strategies.get(event.node, "")
+                found.setdefault((strategy, event.step), []).append(float(event.data["took_s"]))
     return found
 
 
-def _step(name: str, expected_s: float | None, taken: Mapping[str, list[float]], rollouts: str) -> StepTime:
+def _step(name: str, expected_s: float | None, taken: Sequence[float] | None, rollouts: str) -> StepTime:
     if name == "watch":
         return StepTime(name, expected_s, "watch.for")
-    if name in taken:
-        return StepTime(name, median(taken[name]), f"median of {len(taken[name])} in {rollouts}")
+    if name == "settle":
+        return StepTime(name, expected_s, "nginx.fail_timeout")
+    if taken:
+        return StepTime(name, median(taken), f"median of {len(taken)} in {rollouts}")
     if expected_s is None or name == "stage":
         return StepTime(name, None, "not known yet")
     return StepTime(name, expected_s, "half of checks.inter" if expected_s else "at once")

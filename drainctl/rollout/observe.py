@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from drainctl.balancer.fleet import Fleet
 from drainctl.errors import DrainctlError
 from drainctl.http import Http
-from drainctl.model import Answer, BalancerLook, Cluster, Node, NodeLook, Place
+from drainctl.machines import Machines
+from drainctl.model import Answer, BalancerLook, Cluster, Node, NodeLook, Place, Said
 from drainctl.node.host import Host
-from drainctl.rollout.survey import get
+from drainctl.rollout.survey import ask_node, get, inspect
 from drainctl.steps import Look
 
 Places = Mapping[str, tuple[Place, ...]]
@@ -20,13 +21,20 @@ class Observer:
     """One observer for all nodes in flight; safe to use from their threads."""
 
     def __init__(
-        self, cluster: Cluster, fleet: Fleet, hosts: Mapping[str, Host], http: Http, places: Places
+        self,
+        cluster: Cluster,
+        fleet: Fleet,
+        hosts: Mapping[str, Host],
+        http: Http,
+        places: Places,
+        machines: Machines,
     ) -> None:
         self._cluster = cluster
         self._fleet = fleet
         self._hosts = hosts
         self._http = http
         self._places = places
+        self._machines = machines
 
     def follow(self, node: Node, peers: bool = False) -> None:
         """From now on every look at the balancers shows this node's rows; with `peers`, all nodes' rows."""
@@ -62,13 +70,23 @@ class Observer:
             except DrainctlError:
                 disk = None  # not seen; the step's limit bounds how often it is asked again
         return NodeLook(
-            check=self._get(node, health.check) if Look.CHECK in looks else None,
+            check=self._get(node, health.check) if Look.CHECK in looks and health.check else None,
             ready=self._get(node, health.ready) if Look.READY in looks and health.ready else None,
             version=self._get(node, health.version) if Look.VERSION in looks and health.version else None,
             disk=disk,
             active=active,
             active_error=active_error,
+            store=self._machines.look(node) if Look.STORE in looks else None,
+            replicas=self._machines.replicas(node) if Look.REPLICAS in looks else {},
         )
+
+    def ask(self, node: Node, line: str) -> Said:
+        """What a question of ours, a command line, is answered on the node."""
+        return ask_node(self._hosts[node.name], line)
+
+    def inspect(self, node: Node) -> Mapping[str, Said]:
+        """What each of the node's strategies asks of it before it is taken, answered."""
+        return inspect(self._cluster, self._hosts[node.name], node)
 
     def _get(self, node: Node, url: str) -> Answer:
         return get(self._cluster, self._http, node, url)

@@ -12,12 +12,16 @@ from drainctl.balancer.fleet import Fleet
 from drainctl.config.placeholders import fill, values_of
 from drainctl.errors import BalancerError, CommandFailed
 from drainctl.http import Http
-from drainctl.model import Cluster, Node, Place, Release, WarmUp, Word
+from drainctl.machines import Machines
+from drainctl.model import Cluster, Nginx, Node, Place, Release, WarmUp, Word
 from drainctl.node.host import Host
 from drainctl.steps import (
     Act,
     ClearFlag,
+    MarkDown,
+    MarkUp,
     Nudge,
+    OnNode,
     RunOnNode,
     SetFlag,
     SetState,
@@ -25,7 +29,10 @@ from drainctl.steps import (
     Stage,
     Switch,
     Warm,
+    WriteUpstream,
 )
+
+WRITE_LIMIT_S = 30.0
 
 
 class Performer:
@@ -38,6 +45,7 @@ class Performer:
         hosts: Mapping[str, Host],
         http: Http,
         places: Mapping[str, tuple[Place, ...]],
+        machines: Machines,
         *,
         rollout: str,
         release: Release | None,
@@ -49,6 +57,7 @@ class Performer:
         self._hosts = hosts
         self._http = http
         self._places = places
+        self._machines = machines
         self._rollout = rollout
         self._release = release
         self._flag_text = flag_text
@@ -61,22 +70,35 @@ class Performer:
         Raises: TransportError, ReleaseError; balancers that refuse a nudge are told in the words instead,
         since a nudge only saves time.
         """
-        host = self._hosts[node.name]
         match act:
-            case SetFlag():
-                if self._steal:
-                    host.clear_flag(self._rollout, steal=True)
-                host.set_flag(self._flag_text())
-                return "flag set"
-            case ClearFlag():
-                host.clear_flag(self._rollout, steal=self._steal)
-                return "flag taken away"
             case Nudge(health):
                 return self._nudge(node, health)
             case SetState(state):
                 return self._set_state(node, state)
             case ShutdownSessions():
                 return self._cut(node)
+            case SetFlag() | ClearFlag():
+                return self._turn(self._hosts[node.name], act)
+            case MarkDown(lasts_s, why):
+                return self._machines.down(node, self._rollout, why, lasts_s)
+            case MarkUp():
+                return self._machines.up(node, self._rollout)
+            case Warm(pages):
+                return "; ".join(self._warm(node, page) for page in pages)
+        return self._on_node(node, act)
+
+    def _turn(self, host: Host, act: SetFlag | ClearFlag) -> str:
+        if isinstance(act, SetFlag):
+            if self._steal:
+                host.clear_flag(self._rollout, steal=True)
+            host.set_flag(self._flag_text())
+            return "flag set"
+        host.clear_flag(self._rollout, steal=self._steal)
+        return "flag taken away"
+
+    def _on_node(self, node: Node, act: Stage | Switch | RunOnNode | OnNode | WriteUpstream) -> str:
+        host = self._hosts[node.name]
+        match act:
             case Stage():
                 if self._release is None:
                     raise CommandFailed(f"{node.name}: no release to stage", node=node.name)
@@ -85,12 +107,15 @@ class Performer:
             case Switch(release):
                 host.switch(release)
                 return f"current -> {release}"
-            case RunOnNode(line, limit_s, target):
-                done = host.run(fill(line, values_of(self._cluster, node, target)), limit_s=limit_s)
+            case RunOnNode(line, limit_s, target, more):
+                known = {**values_of(self._cluster, node, target), **more}
+                done = host.run(fill(line, known), limit_s=limit_s)
                 said = (done.out.strip() or done.err.strip() or f"exit {done.code}").splitlines()
                 return said[-1][:200]
-            case Warm(pages):
-                return "; ".join(self._warm(node, page) for page in pages)
+            case OnNode(line, told, limit_s):
+                return host.do(told, line, limit_s).out.strip()
+            case WriteUpstream():
+                return self._write_upstream(node, act)
 
     def nudge_out(self, node: Node, balancer: str) -> str:
         """Tell one balancer again that the node is stopping: it was reloaded and forgot."""
@@ -145,6 +170,17 @@ class Performer:
         words = [f"{what} told to {', '.join(dict.fromkeys(told))}"] if told else []
         return "; ".join(words + refused) or "no balancer's socket allows it: their checks decide"
 
+    def _write_upstream(self, node: Node, act: WriteUpstream) -> str:
+        """Render, put in place, let nginx test it; the old file comes back where that fails."""
+        from drainctl.nginx import lines, upstream
+
+        nginx, known = self._cluster.nginx or Nginx(""), values_of(self._cluster, node, None)
+        servers = [upstream.Server(address, state) for address, state in act.servers]
+        text = upstream.render(nginx.upstream, servers, act.generation, template=nginx.template)
+        file = fill(nginx.file or "", known)
+        line = lines.put(file, text, fill(nginx.test, known))
+        return self._hosts[node.name].do(f"write {file}", line, WRITE_LIMIT_S).out.strip()
+
     def prune(self, node: Node, protect: frozenset[str]) -> str:
         """Delete the releases beyond `release.keep`, never one of `protect`; says which, "" where none."""
         layout = self._cluster.release
@@ -159,11 +195,13 @@ class Performer:
 
         Raises: CommandFailed when an answer is an error: a release that fails here must not meet users.
         """
-        check = urlsplit(fill(self._cluster.health.check, values_of(self._cluster, node, None)))
+        health = self._cluster.health
+        known = values_of(self._cluster, node, None)
+        check = urlsplit(fill(health.check or health.version or health.ready or "", known))
         url = f"{check.scheme}://{check.netloc}{page.path}"
         took_s: list[float] = []
         for _ in range(page.times):
-            answer = self._http.get(url, timeout_s=max(self._cluster.health.timeout_s, 30.0))
+            answer = self._http.get(url, timeout_s=max(health.timeout_s, 30.0))
             if answer.status is None or answer.status >= 500:
                 raise CommandFailed(f"{node.name}: warm-up GET {page.path} answers {answer}", node=node.name)
             took_s.append(answer.took_s)

@@ -1,5 +1,5 @@
 """
-From what drainctl.yml says and what is seen to who is taken when, and how. Pure.
+From what drainctl.yml says and what is seen to who is taken when, and which way. Pure.
 
 A plan is what `drainctl plan` prints and `drainctl deploy` does: there is no second list of steps.
 """
@@ -7,11 +7,27 @@ A plan is what `drainctl plan` prints and `drainctl deploy` does: there is no se
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
-from drainctl.model import Cluster, NodeLook, Place, Release, Survey, Word
-from drainctl.steps import Holds, Job, Seen, Step
-from drainctl.strategies import expect, http_check
+from drainctl.model import NOTHING, Cluster, NodeLook, Place, Release, Survey, Word
+from drainctl.steps import Job, Seen, Step
+from drainctl.strategies.door import Strategy
+from drainctl.strategies.known import STRATEGIES
+
+CONFIGURED = "configured"
+
+
+class Way(NamedTuple):
+    """Which way a node goes. strategy: None where none can. passed: those that cannot, and why."""
+
+    strategy: str | None
+    passed: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def reason(self) -> str:
+        """Why this one, in words."""
+        return "; ".join(f"{name} cannot: {why}" for name, why in self.passed) or CONFIGURED
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +36,8 @@ class Plan:
     What a rollout will do.
 
     waves: node names, taken in this order, those of a wave at once. jobs: what is done to each node.
-    previous: the release that each node runs now (None: none known), to which it is put back.
+    previous: the release that each node runs now (None: none known), to which it is put back. ways: how
+    each node is done. live: by node and strategy, what serves before the rollout.
     """
 
     verb: str
@@ -29,36 +46,106 @@ class Plan:
     places: Mapping[str, tuple[Place, ...]]
     previous: Mapping[str, str | None]
     release: Release | None = None
+    ways: Mapping[str, Way] = field(default_factory=dict)
+    live: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def order(self) -> tuple[str, ...]:
         return tuple(name for wave in self.waves for name in wave)
 
+    def strategy(self, name: str) -> Strategy:
+        """The way of a node. Raises: KeyError where none can: such a plan is refused."""
+        return STRATEGIES[self.ways[name].strategy or ""]
+
+    def job(self, name: str, strategy: Strategy) -> Job:
+        """A node's job, as this strategy needs to know it."""
+        live = self.live.get(name, NOTHING).get(strategy.name)
+        return replace(self.jobs[name], leaving=self.previous[name], live=live)
+
+    def back(self, name: str, strategy: Strategy) -> Job:
+        """What puts a node back: the release of before."""
+        target, leaving = self.previous[name], self.jobs[name].target
+        return replace(self.job(name, strategy), verb="put-back", line=None, target=target, leaving=leaving)
+
+    def steps(self, cluster: Cluster, name: str) -> tuple[Step, ...]:
+        """What is done to a node, in order; nothing where no strategy can."""
+        if self.ways[name].strategy is None:
+            return ()
+        strategy = self.strategy(name)
+        return strategy.journey(cluster, cluster.node(name), self.job(name, strategy))
+
 
 def waves(cluster: Cluster, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """The canary nodes first, one wave of their own; then `at_once` nodes a wave, in the file's order."""
+    """
+    The canary nodes first; then `at_once` nodes a wave, in the file's order. Machines that hold the same data
+    (arb.pairs) are never in one wave, whatever `at_once` says.
+    """
     policy = cluster.rollout
     size = max(1, policy.at_once.of(len(cluster.nodes)))
-    canary = tuple(names[: policy.canary])
-    rest = names[policy.canary :]
-    found = [canary] if canary else []
-    found += [tuple(rest[at : at + size]) for at in range(0, len(rest), size)]
+    first = apart(cluster, names[: policy.canary], policy.canary) if policy.canary else ()
+    return (*first, *apart(cluster, names[policy.canary :], size))
+
+
+def apart(cluster: Cluster, names: Sequence[str], size: int) -> tuple[tuple[str, ...], ...]:
+    """Groups of at most `size`, in order as far as that can be, no two machines of a pair in one."""
+    pairs = cluster.arb.pairs if cluster.arb else ()
+    pair_of = {name: at for at, pair in enumerate(pairs) for name in pair}
+    found: list[tuple[str, ...]] = []
+    left = list(names)
+    while left:
+        group: list[str] = []
+        for name in left:
+            taken = {pair_of.get(other) for other in group} - {None}
+            if len(group) < size and pair_of.get(name) not in taken:
+                group.append(name)
+        found.append(tuple(group))
+        left = [name for name in left if name not in group]
     return tuple(found)
 
 
-def refusals(cluster: Cluster, plan: Plan, survey: Survey, *, steal: bool = False) -> list[str]:
-    """Every reason not to begin, in words. Empty: the rollout may start. steal: a flag is no reason."""
-    broken = {name: look.error for name, look in survey.tables.items() if look.error}
+def choose_way(
+    cluster: Cluster, name: str, jobs: Mapping[str, Job], seen: Seen, names: Sequence[str] = ()
+) -> Way:
+    """
+    The first of the node's strategies that can. jobs: the node's job, as each strategy needs to know it.
+    names: the strategies that are left, all of the node's when empty.
+    """
+    node = cluster.node(name)
+    passed: list[tuple[str, str]] = []
+    for each in names or node.strategy:
+        strategy, job = STRATEGIES[each], jobs[each]
+        why: str | None = None
+        if job.verb not in strategy.verbs or (job.line and not strategy.leaves):
+            why = f"it does not know {job.verb}{' by a command' if job.line else ''}"
+        else:
+            why = strategy.cannot(cluster, node, job, seen)
+        if why is None:
+            return Way(each, tuple(passed))
+        passed.append((each, why))
+    return Way(None, tuple(passed))
+
+
+def unreachable(survey: Survey, *, balancers: bool = True) -> list[str]:
+    """Every balancer and node of the survey that could not be looked at, in words."""
+    broken = {name: look.error for name, look in survey.tables.items() if look.error} if balancers else {}
     found = [f"{name} cannot be read: {why.removeprefix(f'{name}: ')}" for name, why in broken.items()]
     found += [
         f"{name} cannot be reached: {why.removeprefix(f'{name}: ')}" for name, why in survey.errors.items()
     ]
-    if found:
-        return found
+    return found
+
+
+def refusals(cluster: Cluster, plan: Plan, survey: Survey, *, steal: bool = False) -> list[str]:
+    """Every reason not to begin, in words. Empty: the rollout may start. steal: a flag is no reason."""
+    found = []
     for wave in plan.waves:
         for name in wave:
             seen = see_now(cluster, plan.places, name, survey, also_out=frozenset(wave) - {name})
-            found += _node_refusals(cluster, seen, steal=steal)
+            found += _held(seen, steal=steal)
+            way = plan.ways[name]
+            if way.strategy is None:
+                several = len(way.passed) > 1
+                found += [f"{name}: {f'{each} cannot: ' if several else ''}{why}" for each, why in way.passed]
     return found
 
 
@@ -75,8 +162,8 @@ def see_now(
     return Seen(node=cluster.node(name), places=places[name], looks=survey.tables, host=host, out_too=out)
 
 
-def _node_refusals(cluster: Cluster, seen: Seen, *, steal: bool) -> list[str]:
-    """Why this node must not be taken now."""
+def _held(seen: Seen, *, steal: bool) -> list[str]:
+    """Somebody else has taken this node out: no strategy goes behind their back."""
     name, found = seen.node.name, []
     rows = [(place, row) for place in seen.places if (row := seen.row(place))]
     for place, row in rows:
@@ -84,34 +171,8 @@ def _node_refusals(cluster: Cluster, seen: Seen, *, steal: bool) -> list[str]:
             found.append(f"{name} is in {row.status} on {place.balancer}: somebody took it out")
         elif row.status.word is Word.DRAIN:
             found.append(f"{name} is in {row.status} on {place.balancer}: somebody drains it")
-        elif row.status.word is Word.NO_CHECK:
-            found.append(f"{place} has no check: a 404 would never take it out of rotation")
-        elif row.check == "INI":
-            found.append(f"{place} has not finished its first check yet")
     flag = seen.host.disk.flag if seen.host.disk else None
-    if flag is not None:
-        if not steal:
-            text = flag.strip()[:200] or "the flag is empty"
-            found.append(f"{name} is flagged already: {text} (take it away: restore {name}, or --steal)")
-    elif any(row.status.word is Word.UP for _, row in rows) and not _answers_200(seen.host):
-        answer = seen.host.check
-        found.append(f"{name}: {cluster.health.check} answers {answer}, expected 200 while it is in rotation")
-    verdict = expect.guard(cluster.rollout.keep_up, frozenset(node.server for node in cluster.nodes))(seen)
-    if not isinstance(verdict, Holds):
-        found.append(f"{name} cannot leave: {verdict.why}")
+    if flag is not None and not steal:
+        text = flag.strip()[:200] or "the flag is empty"
+        found.append(f"{name} is flagged already: {text} (take it away: restore {name}, or --steal)")
     return found
-
-
-def _answers_200(host: NodeLook) -> bool:
-    return host.check is not None and host.check.status == 200
-
-
-def steps(cluster: Cluster, job: Job) -> tuple[Step, ...]:
-    """What is done to a node for `job`, in order."""
-    match job.verb:
-        case "drain":
-            return http_check.drain(cluster)
-        case "restore":
-            return http_check.restore(cluster)
-        case _:
-            return http_check.journey(cluster, job)

@@ -12,8 +12,10 @@ A plan as data: what `plan --output json` prints, `plan --out` writes, and `depl
 | release  | id, sha256, size, url: what would be rolled, or null |
 | waves    | [[node]], in their order |
 | nodes    | {node: release (now), target, strategy, reason, servers {place: status}, commands {step: line}} |
-| steps    | [{step, act, until, limit_s}]: those of the first node; the others' acts differ in names only |
-| expected | seconds, at_least, steps [{step, seconds, how}], stage, waves: compared with nothing |
+| steps    | [{step, act, until, limit_s}]: those of the first node; acts of others on its strategy differ in
+|          | names only |
+| expected | seconds, at_least, waves, rollouts, steps [{strategy, step, seconds, how}]: compared with
+|          | nothing |
 | already  | whether every node runs the release and answers with it |
 | refused  | [text]: why a deploy would be refused |
 
@@ -30,15 +32,13 @@ from typing import Any
 from drainctl.config.expand import shown
 from drainctl.config.placeholders import fill, values_of
 from drainctl.errors import ConfigError
-from drainctl.model import Cluster, FlagCommands, FlagFile, FlagHttp, Node, NodeLook, Survey
-from drainctl.rollout.estimate import Estimate
-from drainctl.rollout.plan import Plan, steps
+from drainctl.model import NOTHING, Cluster, FlagCommands, FlagFile, FlagHttp, Node, NodeLook, Survey
+from drainctl.rollout.estimate import Estimate, StepTime
+from drainctl.rollout.plan import Plan
 from drainctl.rollout.walk import describe
 from drainctl.steps import ClearFlag, Nudge, RunOnNode, SetFlag, SetState, Stage, Step, Switch
-from drainctl.strategies import http_check
 
 VERSION = 1
-REASON = "configured"  # as drainctl.rollout.roll writes it into the journal
 Document = Mapping[str, Any]
 
 
@@ -132,8 +132,8 @@ def _node(cluster: Cluster, plan: Plan, seen: Survey, name: str) -> dict[str, An
     return {
         "release": plan.previous[name],
         "target": plan.jobs[name].target,
-        "strategy": http_check.NAME,
-        "reason": REASON,
+        "strategy": plan.ways[name].strategy,
+        "reason": plan.ways[name].reason,
         "servers": servers,
         "commands": commands(cluster, plan, name),
     }
@@ -141,19 +141,23 @@ def _node(cluster: Cluster, plan: Plan, seen: Survey, name: str) -> dict[str, An
 
 def _steps(cluster: Cluster, plan: Plan, seen: Survey) -> Iterator[dict[str, Any]]:
     name = plan.order[0] if plan.order else None
-    for step in steps(cluster, plan.jobs[name]) if name else ():
+    for step in plan.steps(cluster, name) if name else ():
         act = exact(cluster, plan, seen, name or "", step)
         yield {"step": step.name, "act": act, "until": step.seen_when, "limit_s": step.limit_s}
 
 
 def _expected(found: Estimate) -> dict[str, Any]:
-    every = [*([found.stage] if found.stage else []), *found.steps]
+    every: list[tuple[str | None, StepTime]] = [(None, found.stage)] if found.stage else []
+    every += [(way.strategy, step) for way in found.ways for step in way.steps]
     return {
         "seconds": round(found.total_s, 2),
         "at_least": bool(found.unknown),
         "waves": found.waves,
         "rollouts": found.rollouts,
-        "steps": [{"step": step.name, "seconds": _rounded(step.seconds), "how": step.how} for step in every],
+        "steps": [
+            {"strategy": way, "step": step.name, "seconds": _rounded(step.seconds), "how": step.how}
+            for way, step in every
+        ],
     }
 
 
@@ -166,11 +170,11 @@ def _rounded(seconds: float | None) -> float | None:
 
 def commands(cluster: Cluster, plan: Plan, name: str) -> dict[str, str]:
     """The command lines that this node would be told to run, by step, as they may be shown."""
-    job, node = plan.jobs[name], cluster.node(name)
+    node = cluster.node(name)
     found = {}
-    for step in steps(cluster, job):
+    for step in plan.steps(cluster, name):
         if isinstance(step.act, RunOnNode):
-            found[step.name] = _filled(cluster, node, step.act.line, step.act.release)
+            found[step.name] = _filled(cluster, node, step.act.line, step.act.release, step.act.more)
         elif isinstance(cluster.health.flag, FlagCommands) and isinstance(step.act, SetFlag | ClearFlag):
             flag = cluster.health.flag
             found[step.name] = _filled(
@@ -224,8 +228,14 @@ def _told(plan: Plan, seen: Survey, name: str, what: str) -> str:
     return "; ".join(words)
 
 
-def _filled(cluster: Cluster, node: Node, template: str, release: str | None = None) -> str:
-    values = {"text": "{text}"} | values_of(cluster, node, release)
+def _filled(
+    cluster: Cluster,
+    node: Node,
+    template: str,
+    release: str | None = None,
+    more: Mapping[str, str] = NOTHING,
+) -> str:
+    values = {"text": "{text}", **values_of(cluster, node, release), **more}
     return shown(fill(template, values))
 
 
@@ -295,6 +305,8 @@ def differences(told: Document, now: Document, name: str) -> list[str]:
 def _node_differences(was: Document, now: Document, name: str) -> Iterator[str]:
     if was["release"] != now["release"]:
         yield f"runs {now['release'] or 'no release'}, {was['release'] or 'no release'} in {name}"
+    if was["strategy"] != now["strategy"]:
+        yield f"goes by {now['strategy'] or 'no strategy'}, by {was['strategy'] or 'none'} in {name}"
     if was["target"] != now["target"]:
         yield f"would get {now['target']}, {was['target']} in {name}"
     for place in dict.fromkeys([*was["servers"], *now["servers"]]):

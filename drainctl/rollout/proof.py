@@ -28,7 +28,7 @@ def proof(
     """
     backends = {(place.balancer, place.backend) for found in places.values() for place in found}
     balancers: dict[str, Any] = {}
-    inconclusive: list[str] = []
+    inconclusive = [] if before else ["no balancer is configured, so nobody counted"]
     for name, old in before.items():
         wanted = {backend for balancer, backend in backends if balancer == name}
         new = after.get(name)

@@ -18,11 +18,14 @@ from functools import partial
 from drainctl.errors import DrainctlError, Exit
 from drainctl.journal.replay import NodeState, RolloutState, replay
 from drainctl.model import Node, Release
-from drainctl.rollout.plan import Plan, steps
+from drainctl.rollout.choose import jobs_of
+from drainctl.rollout.plan import CONFIGURED, Plan, choose_way
 from drainctl.rollout.walk import Walk
 from drainctl.rollout.world import World
-from drainctl.steps import Do, Job, Look, Step, Verdict
-from drainctl.strategies import http_check
+from drainctl.steps import Do, Job, Look, Seen, Step, Verdict
+from drainctl.strategies import common
+from drainctl.strategies.door import Strategy
+from drainctl.strategies.known import STRATEGIES
 from drainctl.threads import in_parallel
 
 STAGE_AT_ONCE = 4
@@ -103,7 +106,7 @@ class Roll:
 
     def _stage_all(self, release: Release) -> Outcome | None:
         """The release on every node before any leaves rotation. A failure here has touched no user."""
-        step = http_check.stage(self._world.cluster, release.id)
+        step = common.stage(self._world.cluster, release.id)
         failed: dict[str, str] = {}
 
         def stage(name: str) -> None:
@@ -119,54 +122,108 @@ class Roll:
         return None
 
     def _forward(self, wave: Sequence[str], name: str) -> None:
-        """One node's whole journey, and its undoing where it fails."""
-        node, job = self._world.cluster.node(name), self._plan.jobs[name]
-        before = self._now().nodes[name]
+        """One node's whole journey, by another strategy where one falls back; its undoing where it fails."""
+        node, before = self._world.cluster.node(name), self._now().nodes[name]
         if before.in_flight and before.way == "back":
             self._put_back(node, "its putting back was interrupted")
             return
-        self._begin(node, "forward", job)
-        stopped, verdict = self._walk(node, wave).through(_left(steps(self._world.cluster, job), before))
-        if stopped is None:
-            self._end(node, "done", f"on {job.target}" if job.target else "done")
-        else:
-            self._fail(node, stopped, verdict)
+        strategy = self._strategy(node)
+        reason: str | None = self._plan.ways[name].reason
+        while reason is not None:
+            job = self._plan.job(name, strategy)
+            self._begin(node, "forward", job, strategy, reason)
+            way = strategy.journey(self._world.cluster, node, job)
+            stopped, verdict = self._walk(node, wave).through(_left(way, before))
+            if stopped is None:
+                self._end(node, "done", f"on {job.target}" if job.target else "done")
+                return
+            why = f"{stopped.name}: {verdict.why}"
+            if verdict.do is not Do.FALLBACK or self._now().nodes[name].changed:
+                self._fail(node, strategy, verdict, why)
+                return
+            before = NodeState(name)  # a fallback begins anew
+            strategy, reason = self._fall_back(node, strategy, why)
+
+    def _strategy(self, node: Node) -> Strategy:
+        """The one that the node is in the middle of, else the one that it was planned to go by."""
+        at = self._now().nodes[node.name]
+        return STRATEGIES[at.strategy] if at.in_flight and at.strategy else self._plan.strategy(node.name)
+
+    def _fall_back(self, node: Node, strategy: Strategy, why: str) -> tuple[Strategy, str | None]:
+        """
+        Give the node back, unchanged, and find the next of its strategies that can now.
+
+        Returns: it and why it is taken; no reason where the journey has ended here.
+        """
+        left = node.strategy[node.strategy.index(strategy.name) + 1 :]
+        if not left:
+            self._give_back(node, strategy, f"{why} (no other strategy is configured for {node.name})")
+            return strategy, None
+        if self._now().nodes[node.name].flagged and (trouble := self._returned(node, strategy)):
+            self._end(node, "failed", f"{why}; giving it back failed at {trouble}")
+            return strategy, None
+        jobs = jobs_of(self._world.cluster, self._plan, node.name)
+        way = choose_way(self._world.cluster, node.name, jobs, self._look(node), left)
+        if way.strategy is None:
+            self._end(node, "restored", f"{why}; {way.reason}; the node is in rotation, unchanged")
+            return strategy, None
+        passed = "" if way.reason == CONFIGURED else f"; {way.reason}"
+        return STRATEGIES[way.strategy], f"{strategy.name} stopped at {why}{passed}"
+
+    def _look(self, node: Node) -> Seen:
+        """All that a strategy may need to know before it is taken."""
+        observer = self._world.observer
+        host = observer.host(node, frozenset({Look.CHECK, Look.DISK}))
+        return Seen(
+            node=node,
+            places=self._world.places[node.name],
+            looks=observer.balancers(frozenset({Look.TABLE})),
+            host=host._replace(inspected=observer.inspect(node)),
+        )
 
     def _walk(self, node: Node, wave: Sequence[str] = ()) -> Walk:
         state = self._now()
-        out = {name for name, at in state.nodes.items() if at.in_flight or at.outcome == "failed"} | set(wave)
+        out = {name for name, at in state.nodes.items() if at.in_flight or at.outcome == "failed"}
+        out |= {name for name in wave if self._plan.strategy(name).leaves}
         servers = frozenset(self._world.cluster.node(name).server for name in out - {node.name})
         return Walk(self._world, node, acted=state.nodes[node.name].acted, out_too=servers)
 
-    def _fail(self, node: Node, stopped: Step, verdict: Verdict) -> None:
+    def _fail(self, node: Node, strategy: Strategy, verdict: Verdict, why: str) -> None:
         """A node's journey stopped: give it back, put it back, or leave it out, as far as that is right."""
-        why = f"{stopped.name}: {verdict.why}"
-        if verdict.do is Do.FALLBACK:
-            why += f" (no other strategy is configured for {node.name})"
         if verdict.do is Do.HALT:
             self._end(node, "failed", f"{why}; it stays as it is")
         elif not self._now().nodes[node.name].changed:
-            self._give_back(node, why)
+            self._give_back(node, strategy, why)
         elif self._on_failure == "roll-back" and self._can_put_back(node):
             self._put_back(node, why)
         else:
-            self._leave_out(node, why)
+            self._leave_out(node, strategy, why)
 
-    def _give_back(self, node: Node, why: str) -> bool:
+    def _give_back(self, node: Node, strategy: Strategy, why: str) -> bool:
         """Nothing but the flag was changed: take it away and see the node up again."""
         if not self._now().nodes[node.name].flagged:
             self._end(node, "restored", f"{why}; the node was not touched")
             return True
-        stopped, verdict = self._walk(node).through(http_check.give_back(self._world.cluster), finish=True)
-        if stopped is None:
+        trouble = self._returned(node, strategy)
+        if trouble is None:
             self._end(node, "restored", f"{why}; the node is back in rotation, unchanged")
         else:
-            self._end(node, "failed", f"{why}; giving it back failed at {stopped.name}: {verdict.why}")
-        return stopped is None
+            self._end(node, "failed", f"{why}; giving it back failed at {trouble}")
+        return trouble is None
 
-    def _leave_out(self, node: Node, why: str) -> None:
-        """A changed node that is not put back serves nobody until a person has looked."""
-        stopped, verdict = self._walk(node).through(http_check.out_only(self._world.cluster), finish=True)
+    def _returned(self, node: Node, strategy: Strategy) -> str | None:
+        """Undo a journey that changed nothing yet; where that stops and why, None when it is done."""
+        way = strategy.give_back(self._world.cluster, node)
+        stopped, verdict = self._walk(node).through(way, finish=True)
+        return f"{stopped.name}: {verdict.why}" if stopped else None
+
+    def _leave_out(self, node: Node, strategy: Strategy, why: str) -> None:
+        """A changed node that is not put back serves nobody until a person has looked, where that can be."""
+        way = strategy.leave_out(self._world.cluster, node)
+        if not way:
+            self._end(node, "failed", f"{why}; it stays as it is")
+            return
+        stopped, verdict = self._walk(node).through(way, finish=True)
         left = (
             "left out of rotation"
             if stopped is None
@@ -177,18 +234,29 @@ class Roll:
     # -------------------------------------------------------- back
 
     def _can_put_back(self, node: Node) -> bool:
-        return self._plan.jobs[node.name].switches and self._plan.previous[node.name] is not None
+        """An in-place restart can be, too: what was started beside the old process is ended again."""
+        in_place = not self._last_strategy(node).leaves
+        return (self._plan.jobs[node.name].switches or in_place) and self._plan.previous[
+            node.name
+        ] is not None
 
     def _put_back(self, node: Node, why: str) -> bool:
         """The old release through the same steps; of a node that is out already the guard asks nothing."""
-        job = Job("put-back", self._plan.previous[node.name])
-        self._begin(node, "back", job)
-        stopped, verdict = self._walk(node).through(steps(self._world.cluster, job), finish=True)
+        strategy = self._last_strategy(node)
+        job = self._plan.back(node.name, strategy)
+        self._begin(node, "back", job, strategy, why)
+        way = strategy.journey(self._world.cluster, node, job)
+        stopped, verdict = self._walk(node).through(way, finish=True)
         if stopped is None:
             self._end(node, "put-back", f"back on {job.target}: {why}")
         else:
             self._end(node, "failed", f"{why}; putting it back failed at {stopped.name}: {verdict.why}")
         return stopped is None
+
+    def _last_strategy(self, node: Node) -> Strategy:
+        """The strategy that the node went by, also where it has finished."""
+        name = self._now().nodes[node.name].strategy
+        return STRATEGIES[name] if name else self._plan.strategy(node.name)
 
     def _go_back(self, why: str, *, asked: bool = False) -> Outcome:
         """Put back every node that this rollout has changed: those in flight first, then the others."""
@@ -214,17 +282,19 @@ class Roll:
         at = self._now().nodes[node.name]
         if not at.changed:
             if not (at.in_flight and at.way == "forward"):
-                self._begin(node, "back", Job("put-back", self._plan.previous[node.name]))
+                job = Job("put-back", self._plan.previous[node.name])
+                self._begin(node, "back", job, self._last_strategy(node), why)
             self._world.observer.follow(node)
-            self._give_back(node, why)
+            self._give_back(node, self._last_strategy(node), why)
         elif self._can_put_back(node):
             self._put_back(node, why)
         elif at.outcome != "done":  # a finished restart or run left nothing that could be put back
-            self._begin(node, "back", Job("put-back"))
-            if self._serves(node):
-                self._end(node, "restored", f"{why}; what ran on it stays, and it is in rotation again")
+            strategy = self._last_strategy(node)
+            self._begin(node, "back", Job("put-back"), strategy, why)
+            if strategy.leaves and not self._serves(node):
+                self._leave_out(node, strategy, f"{why}; what ran on it cannot be taken back")
             else:
-                self._leave_out(node, f"{why}; what ran on it cannot be taken back")
+                self._end(node, "restored", f"{why}; what ran on it stays, and it is in rotation again")
 
     def _serves(self, node: Node) -> bool:
         """Somebody has put it back into rotation by hand: that is not undone."""
@@ -269,15 +339,15 @@ class Roll:
 
     # -------------------------------------------------------- the record
 
-    def _begin(self, node: Node, way: str, job: Job) -> None:
+    def _begin(self, node: Node, way: str, job: Job, strategy: Strategy, reason: str) -> None:
         self._world.observer.follow(node)
         self._world.record(
             "node.began",
             f"{job.verb} {job.target or ''}".strip(),
             node=node.name,
             way=way,
-            strategy=http_check.NAME,
-            reason="configured",
+            strategy=strategy.name,
+            reason=reason,
             target=job.target,
         )
 

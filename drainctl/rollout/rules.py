@@ -6,9 +6,21 @@ What must be true of timings and capacity: one function per rule, and the senten
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from drainctl.model import Checks, Cluster
 
 LOOK_MARGIN_S = 2.0  # a look at a slow balancer, and a busy machine
+
+# What each strategy needs of drainctl.yml.
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "http-check": ("balancers", "health.check", "health.flag"),
+    "socket-flip": ("socket", "service.start", "service.stop", "release"),
+    "port-flip": ("nginx.file", "nginx.generation", "service.ports", "service.start", "service.stop"),
+    "backup": ("nginx", "service.ports", "service.start", "service.stop"),
+    "reload": ("service.reload",),
+    "arb": ("arb", "service.restart"),
+}
 
 # What these keys are measured by: where one of them is left out, a message points to the other.
 MEASURED_BY = {
@@ -57,7 +69,7 @@ def problems(cluster: Cluster) -> list[tuple[str, str]]:
     """Every rule that the cluster breaks, as (dotted key, what was found and what is expected)."""
     return [
         problem
-        for rule in (_wave_fits, _watch_covers_slowstart, _move_before_limit, _answers)
+        for rule in (_wave_fits, _watch_covers_slowstart, _move_before_limit, _answers, _needs)
         for problem in rule(cluster)
     ]
 
@@ -65,11 +77,12 @@ def problems(cluster: Cluster) -> list[tuple[str, str]]:
 def _wave_fits(cluster: Cluster) -> list[tuple[str, str]]:
     """A wave and `keep_up` must fit into the cluster together. A lone node's peers are not in the file."""
     policy, nodes = cluster.rollout, len(cluster.nodes)
+    leaving = any("http-check" in node.strategy for node in cluster.nodes)
     wave, keep = policy.at_once.of(nodes), policy.keep_up.of(nodes)
     found = []
     if wave < 1:
         found.append(("rollout.at_once", f"found {policy.at_once}, expected at least 1 node at once"))
-    elif nodes > 1 and wave + keep > nodes:
+    elif leaving and nodes > 1 and wave + keep > nodes:
         what = (
             f"found {policy.at_once} ({wave} of {nodes} nodes), expected at most {nodes - keep}: "
             f"rollout.keep_up = {policy.keep_up} keeps {keep} up"
@@ -113,3 +126,24 @@ def _answers(cluster: Cluster) -> list[tuple[str, str]]:
             "found neither ready nor version, expected at least one: a restart is over when the app answers",
         )
     ]
+
+
+def _needs(cluster: Cluster) -> list[tuple[str, str]]:
+    """Every key that some node's strategies need is there."""
+    found = []
+    for strategy, keys in NEEDS.items():
+        users = [node.name for node in cluster.nodes if strategy in node.strategy]
+        if users:
+            found += [
+                (key, f"found nothing, expected a value: strategy {strategy} needs it")
+                for key in keys
+                if not _value(cluster, key)
+            ]
+    return found
+
+
+def _value(cluster: Cluster, key: str) -> object:
+    found: object = cluster
+    for part in key.split("."):
+        found = getattr(found, part, None)
+    return found

@@ -9,12 +9,16 @@ from drainctl.balancer.fleet import Fleet
 from drainctl.config.placeholders import fill, values_of
 from drainctl.errors import DrainctlError
 from drainctl.http import Http
-from drainctl.model import Answer, BalancerLook, Cluster, Node, NodeLook, Survey
+from drainctl.machines import Machines
+from drainctl.model import Answer, BalancerLook, Cluster, Node, NodeLook, Said, Survey
 from drainctl.node.host import Host
+from drainctl.strategies.known import STRATEGIES
 from drainctl.threads import in_parallel
 
 
-def survey(cluster: Cluster, fleet: Fleet, hosts: Mapping[str, Host], http: Http) -> Survey:
+def survey(
+    cluster: Cluster, fleet: Fleet, hosts: Mapping[str, Host], http: Http, machines: Machines
+) -> Survey:
     """Every balancer's whole table, and each node's check, version and disk, all at the same time."""
     found: dict[str, NodeLook] = {}
     errors: dict[str, str] = {}
@@ -31,12 +35,33 @@ def survey(cluster: Cluster, fleet: Fleet, hosts: Mapping[str, Host], http: Http
                 hints[node.name] = error.hint
             return
         version = get(cluster, http, node, health.version) if health.version else None
-        found[node.name] = NodeLook(check=get(cluster, http, node, health.check), version=version, disk=disk)
+        check = get(cluster, http, node, health.check) if health.check else None
+        ready = get(cluster, http, node, health.ready) if health.ready and not health.check else None
+        inspected = inspect(cluster, hosts[node.name], node)
+        store, replicas = machines.look(node), machines.replicas(node)
+        found[node.name] = NodeLook(
+            check, ready, version, disk, inspected=inspected, store=store, replicas=replicas
+        )
 
     in_parallel([lambda: tables.update(fleet.overview()), *(partial(ask, node) for node in cluster.nodes)])
     order = [node.name for node in cluster.nodes]  # of the file, not of who answered first
     errors, hints = ({name: told[name] for name in order if name in told} for told in (errors, hints))
     return Survey(tables, found, errors, hints)
+
+
+def inspect(cluster: Cluster, host: Host, node: Node) -> dict[str, Said]:
+    """What each strategy of the node asks of it before a rollout, answered."""
+    questions = {name: STRATEGIES[name].question(cluster, node) for name in node.strategy}
+    return {name: ask_node(host, line) for name, line in questions.items() if line}
+
+
+def ask_node(host: Host, line: str) -> Said:
+    """A question of ours; that it could not be asked is an answer too, without a code."""
+    try:
+        done = host.ask(line)
+    except DrainctlError as error:
+        return Said(None, err=str(error))
+    return Said(done.code, done.out, done.err)
 
 
 def get(cluster: Cluster, http: Http, node: Node, url: str) -> Answer:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from drainctl.config.expand import shown
 from drainctl.config.placeholders import fill, values_of
 from drainctl.errors import ConnectFailed, DrainctlError, Interrupted, LeaseLost
-from drainctl.model import BalancerLook, Node, NodeLook
+from drainctl.model import BalancerLook, Node, NodeLook, Said
 from drainctl.rollout.decide import decide, due
 from drainctl.rollout.observe import BALANCER_LOOKS
 from drainctl.rollout.shown import rows_as_text
@@ -25,7 +25,11 @@ from drainctl.steps import (
     Do,
     Holds,
     Look,
+    MarkDown,
+    MarkUp,
+    Never,
     Nudge,
+    OnNode,
     RunOnNode,
     Seen,
     SetFlag,
@@ -36,29 +40,29 @@ from drainctl.steps import (
     Switch,
     Verdict,
     Warm,
+    WriteUpstream,
 )
 
 FIRST_LOOK_S = 0.004
 ACT_TRIES = 3
-# Up to here nothing but the flag was changed: an interrupted node is simply given back.
-REVERSIBLE = frozenset({"guard", "flag", "out", "idle", "quiet"})
 DEFAULT_ACT_LIMIT_S = 30.0
 
 
 @dataclass
 class Walk:
     """
-    One node's way. acted: steps whose act returned in an earlier life of this rollout. out_too: servers of
-    the nodes that are out at the same time, asked for afresh at each look. looks: the balancers as this
-    node's way saw them last.
+    One node's way. acted: what the acts that returned in an earlier life of this rollout printed, by step.
+    out_too: servers of the nodes that are out at the same time, asked for afresh at each look. looks: the
+    balancers as this node's way saw them last.
     """
 
     world: World
     node: Node
-    acted: frozenset[str] = frozenset()
+    acted: Mapping[str, str] = field(default_factory=dict)
     out_too: frozenset[str] = frozenset()
     before: dict[str, Mapping[str, BalancerLook]] = field(default_factory=dict)
     looks: Mapping[str, BalancerLook] = field(default_factory=dict)
+    output: str = ""
 
     def through(self, steps: Sequence[Step], *, finish: bool = False) -> tuple[Step | None, Verdict]:
         """
@@ -77,9 +81,12 @@ class Walk:
         began = self.world.clock()
         if Look.PEERS in step.looks:
             self.world.observer.follow(self.node, peers=True)
-        if step.once and step.name in self.acted and isinstance(step.expects(self._see(step, 0)), Holds):
-            self._tell("step.skipped", step, "done before the interruption, and still so")
-            return Verdict(Do.NEXT, "already so")
+        self.output = self.acted.get(step.name, "")
+        if (step.once and step.name in self.acted) or step.look_first:
+            now = step.expects(self._see(step, 0))
+            if isinstance(now, Holds):
+                self._tell("step.skipped", step, f"already so: {now.why}", why=now.why)
+                return Verdict(Do.NEXT, now.why)
         verdict = self._until_required(step, began, finish=finish) or self._act(step)
         acted = self.world.clock()
         if verdict.do is Do.NEXT:
@@ -115,10 +122,12 @@ class Walk:
             if step.requires is None:
                 return None
             self.looks = self.world.observer.balancers(_ROWS)
-            seen = Seen(self.node, self.world.places[self.node.name], self.looks)
-            now = step.requires(seen)
+            host = NodeLook(probe=self._probe(step)) if step.probe else NodeLook()
+            now = step.requires(Seen(self.node, self.world.places[self.node.name], self.looks, host))
             if isinstance(now, Holds):
                 return None
+            if isinstance(now, Never):
+                return Verdict(step.on_never, now.why, now.hint)
             if self.world.clock() - began > limit_s:
                 return Verdict(step.on_limit, f"{now.why}: not ready for {step.name} within {limit_s:g} s")
             self.world.record.waiting(self.node.name, f"before {step.name}: {now.why}")
@@ -156,7 +165,7 @@ class Walk:
 
     def _stopped(self, step: Step, *, finish: bool) -> Verdict | None:
         self.world.stop.raise_if_at_once()
-        if self.world.stop.asked and not finish and step.name in REVERSIBLE:
+        if self.world.stop.asked and not finish and step.reversible:
             return Verdict(Do.UNDO, "interrupted before anything was changed")
         return None
 
@@ -165,15 +174,20 @@ class Walk:
         asked = step.looks - BALANCER_LOOKS
         if looks:
             self.looks = self.world.observer.balancers(looks)
+        host = self.world.observer.host(self.node, asked) if asked else NodeLook()
         return Seen(
             node=self.node,
             places=self.world.places[self.node.name],
             looks=self.looks if looks else {},
-            host=self.world.observer.host(self.node, asked) if asked else NodeLook(),
+            host=host._replace(probe=self._probe(step)) if step.probe else host,
             before=self.before,
             out_too=self.out_too,
             spent_s=spent_s,
+            output=self.output,
         )
+
+    def _probe(self, step: Step) -> Said:
+        return self.world.observer.ask(self.node, step.probe or "")
 
     # -------------------------------------------------------- acting
 
@@ -188,7 +202,7 @@ class Walk:
         limit_s = getattr(step.act, "limit_s", step.limit_s or DEFAULT_ACT_LIMIT_S)
         self.world.right.check(limit_s)
         told = self._described(step.act)
-        self._tell("step.intended", step, told, act=told, limit_s=limit_s)
+        self._tell("step.intended", step, told, act=told, limit_s=limit_s, changes=step.changes)
         self.world.record.waiting(self.node.name, f"{step.name}: {told}")
         began = self.world.clock()
         try:
@@ -198,6 +212,7 @@ class Walk:
         except DrainctlError as error:
             why = str(error).removeprefix(f"{self.node.name}: ")  # each event and line names the node
             return Verdict(step.on_never, why, error.hint)
+        self.output = output
         if step.once:
             took_s = round(self.world.clock() - began, 4)
             self._tell("step.acted", step, output, output=output, took_s=took_s)
@@ -206,7 +221,7 @@ class Walk:
     def _described(self, act: Act) -> str:
         """The act in words, a command line as this node gets it."""
         if isinstance(act, RunOnNode):
-            known = values_of(self.world.cluster, self.node, act.release)
+            known = {**values_of(self.world.cluster, self.node, act.release), **act.more}
             act = replace(act, line=fill(act.line, known))
         return describe(act)
 
@@ -257,5 +272,14 @@ def describe(act: Act) -> str:
             return f"current -> releases/{release}"
         case RunOnNode(line):
             return f"run `{shown(line)}`"
+        case OnNode(_, told):
+            return told
+        case WriteUpstream(servers, generation):
+            listed = ", ".join(f"{address} {state}" for address, state in servers)
+            return f"write nginx's upstream file: {listed} (generation {generation})"
+        case MarkDown(lasts_s):
+            return "mark it down on the board" + (f", for {lasts_s:.0f} s at most" if lasts_s else "")
+        case MarkUp():
+            return "take its mark off the board"
         case Warm(pages):
             return "GET " + ", ".join(f"{page.path} × {page.times}" for page in pages)

@@ -295,6 +295,22 @@ def answers_with(release: str | None, *, version: bool, ready: bool) -> Expectat
     return judge
 
 
+def keeps_answering(policy: WatchPolicy, *, version: bool, ready: bool) -> Expectation:
+    """For `policy.for_s` seconds, every look finds that the app answers, whichever release."""
+    answers = answers_with(None, version=version, ready=ready)
+
+    def judge(seen: Seen) -> Judgement:
+        now = answers(seen)
+        if not isinstance(now, Holds):
+            return Never(f"{now.why} {seen.spent_s:.1f} s after it was changed")
+        left_s = policy.for_s - seen.spent_s
+        if left_s > 0:
+            return NotYet(f"{now.why}, {left_s:.0f} s left to watch", max(left_s, 0.001))
+        return now
+
+    return judge
+
+
 def at_once(what: str) -> Expectation:
     """The act itself is the proof: it raised nothing."""
 

@@ -8,76 +8,86 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from drainctl.model import Cluster
+from drainctl.model import Cluster, Node, Word
 from drainctl.rollout import rules
 from drainctl.steps import (
     ClearFlag,
     Do,
     Escalation,
+    Holds,
     Job,
     Look,
     Nudge,
     RunOnNode,
+    Seen,
     SetFlag,
     SetState,
     ShutdownSessions,
-    Stage,
     Step,
-    Switch,
+    Verb,
     Warm,
 )
-from drainctl.strategies import expect
+from drainctl.strategies import common, expect
+from drainctl.strategies.door import Strategy
 
-NAME = "http-check"
 ROWS = frozenset({Look.ROWS})
-# Once one of these was begun, the node no longer is what it was: putting it back means the whole way.
-CHANGES = frozenset({"switch", "restart", "run"})
 
 
-def stage(cluster: Cluster, release: str) -> Step:
-    """Before anything leaves rotation: the release is on the node, whole, under its own name."""
-    return Step(
-        name="stage",
-        act=Stage(release),
-        seen_when=f"releases/{release} is unpacked and its sha256 was verified on the node",
-        expects=expect.at_once(f"releases/{release} is there"),
-        looks=frozenset(),
-        limit_s=cluster.service.limit_s,
-    )
+def journey(cluster: Cluster, node: Node, job: Job) -> tuple[Step, ...]:
+    """All steps that take a node out, change it by `job`, and bring it back; or a part, by hand."""
+    if job.verb == "restore":
+        return restore(cluster, node)
+    leave = (_guard(cluster), *_leaving(cluster))
+    if job.verb == "drain":
+        return leave
+    return (*leave, *_change(cluster, job), *give_back(cluster, node), common.watch(cluster))
 
 
-def journey(cluster: Cluster, job: Job) -> tuple[Step, ...]:
-    """All steps that take a node out, change it by `job`, and bring it back."""
-    leave = (_guard(cluster), *leaving(cluster))
-    return (*leave, *_change(cluster, job), *give_back(cluster), _watch(cluster))
-
-
-def drain(cluster: Cluster) -> tuple[Step, ...]:
-    """Out of rotation and idle, for maintenance by hand; it stays so until `restore`."""
-    return (_guard(cluster), *leaving(cluster))
-
-
-def restore(cluster: Cluster) -> tuple[Step, ...]:
+def restore(cluster: Cluster, node: Node) -> tuple[Step, ...]:
     """Back from a drain by hand. A node that does not come up is left as it is, for a person to see."""
-    return tuple(replace(step, on_limit=Do.HALT, on_never=Do.HALT) for step in give_back(cluster))
+    return tuple(replace(step, on_limit=Do.HALT, on_never=Do.HALT) for step in give_back(cluster, node))
 
 
-def out_only(cluster: Cluster) -> tuple[Step, ...]:
+def out_only(cluster: Cluster, node: Node) -> tuple[Step, ...]:
     """Out of rotation, however many requests are still in flight: for a node that must not serve on."""
-    return (_flag(), _out(cluster))
+    del node
+    return (flag(), _out(cluster))
 
 
-def leaving(cluster: Cluster) -> tuple[Step, ...]:
+def cannot(cluster: Cluster, node: Node, job: Job, seen: Seen) -> str | None:
+    """A balancer that cannot be read, a server without a check, a check that fails, or too few others up."""
+    del node
+    if job.verb == "restore":
+        return None
+    if broken := [f"{name} cannot be read: {look.error}" for name, look in seen.looks.items() if look.error]:
+        return "; ".join(broken)
+    rows = [(place, row) for place in seen.places if (row := seen.row(place))]
+    for place, row in rows:
+        if row.status.word is Word.NO_CHECK:
+            return f"{place} has no check: a 404 would never take it out of rotation"
+        if row.check == "INI":
+            return f"{place} has not finished its first check yet"
+    flagged = seen.host.disk is not None and seen.host.disk.flag is not None
+    serves = not flagged and any(row.status.word is Word.UP for _, row in rows)
+    answer = seen.host.check
+    if serves and (answer is None or answer.status != 200):
+        return f"{cluster.health.check} answers {answer}, expected 200 while it is in rotation"
+    verdict = _guard(cluster).expects(seen)
+    return None if isinstance(verdict, Holds) else f"it cannot leave: {verdict.why}"
+
+
+def _leaving(cluster: Cluster) -> tuple[Step, ...]:
     """Flag, out, idle, quiet: from serving to not a single request in flight."""
-    steps = [*out_only(cluster), _idle(cluster)]
+    steps = [flag(), _out(cluster), _idle(cluster)]
     if cluster.health.active != "none":
         steps.append(_quiet(cluster))
     return tuple(steps)
 
 
-def give_back(cluster: Cluster) -> tuple[Step, ...]:
+def give_back(cluster: Cluster, node: Node) -> tuple[Step, ...]:
     """Restore and up: from out of rotation to proven serving. Also what undoes a drain."""
-    steps = [_restore(cluster)]
+    del node
+    steps = [unflag(cluster)]
     if cluster.drain.sticky == "move":
         steps.append(_ready(cluster))
     steps.append(_up(cluster))
@@ -88,6 +98,7 @@ def _guard(cluster: Cluster) -> Step:
     members = frozenset(node.server for node in cluster.nodes)
     return Step(
         name="guard",
+        reversible=True,
         act=None,
         seen_when=f"every balancer shows {cluster.rollout.keep_up} of the servers up without this one",
         expects=expect.guard(cluster.rollout.keep_up, members),
@@ -99,9 +110,11 @@ def _guard(cluster: Cluster) -> Step:
     )
 
 
-def _flag() -> Step:
+def flag() -> Step:
+    """The node's own /http-check answers 404; HAProxy finds out, or is told."""
     return Step(
         name="flag",
+        reversible=True,
         act=SetFlag(),
         seen_when="the node's own /http-check answers 404",
         expects=expect.flagged,
@@ -114,6 +127,7 @@ def _out(cluster: Cluster) -> Step:
     tail_s = rules.routing_tail_s(cluster.checks)
     return Step(
         name="out",
+        reversible=True,
         act=Nudge("stopping"),
         seen_when="every balancer shows it NOLB, DRAIN, MAINT or DOWN in every backend",
         expects=expect.out_of_rotation,
@@ -142,6 +156,7 @@ def _idle(cluster: Cluster) -> Step:
     looks = 2 if cluster.health.active == "none" else 1
     return Step(
         name="idle",
+        reversible=True,
         act=None,
         seen_when="no request in flight or queued on any balancer or old worker, seen twice",
         expects=expect.idle,
@@ -157,6 +172,7 @@ def _idle(cluster: Cluster) -> Step:
 def _quiet(cluster: Cluster) -> Step:
     return Step(
         name="quiet",
+        reversible=True,
         act=None,
         seen_when="no request in flight by the node's own count of its sockets, nor on any balancer",
         expects=expect.quiet,
@@ -174,17 +190,7 @@ def _past_limit(cluster: Cluster) -> Do:
 def _change(cluster: Cluster, job: Job) -> tuple[Step, ...]:
     steps = []
     if job.switches:
-        steps.append(
-            Step(
-                name="switch",
-                act=Switch(str(job.target)),
-                seen_when=f"current links to releases/{job.target}",
-                expects=expect.links_to(str(job.target)),
-                looks=frozenset({Look.DISK}),
-                limit_s=5.0,
-                requires=expect.idle,
-            )
-        )
+        steps.append(replace(common.switch(str(job.target)), requires=expect.idle))
     if job.line is None:
         steps.append(_restart(cluster, cluster.service.restart or "", job, "restart"))
     else:
@@ -209,6 +215,7 @@ def _restart(cluster: Cluster, line: str, job: Job, name: str) -> Step:
         limit_s=cluster.service.limit_s,
         requires=expect.idle,
         once=True,
+        changes=True,
         every_s=0.02,
         expected_s=None,
     )
@@ -227,7 +234,8 @@ def _warm(cluster: Cluster) -> Step:
     )
 
 
-def _restore(cluster: Cluster) -> Step:
+def unflag(cluster: Cluster) -> Step:
+    """The node's own /http-check answers 200 again."""
     return Step(
         name="restore",
         act=ClearFlag(),
@@ -265,17 +273,14 @@ def _up(cluster: Cluster) -> Step:
     )
 
 
-def _watch(cluster: Cluster) -> Step:
-    watch = cluster.watch
-    peers = frozenset(node.server for node in cluster.nodes)
-    return Step(
-        name="watch",
-        act=None,
-        seen_when=f"{watch.for_s:g} s with at most {watch.errors} errors beyond its peers' rate",
-        expects=expect.watched(watch, peers, rules.routing_tail_s(cluster.checks)),
-        looks=frozenset({Look.PEERS}),
-        limit_s=watch.for_s + cluster.rollout.patience_s,
-        mark=True,
-        every_s=0.2,
-        expected_s=watch.for_s,
-    )
+VERBS: frozenset[Verb] = frozenset({"deploy", "rollback", "restart", "run", "drain", "restore", "put-back"})
+
+STRATEGY = Strategy(
+    name="http-check",
+    leaves=True,
+    verbs=VERBS,
+    journey=journey,
+    cannot=cannot,
+    give_back=give_back,
+    leave_out=out_only,
+)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import threading
 import time
 
 import pytest
 
 from drainctl.arb import file_board
 from drainctl.arb.board import Down, MemoryBoard, fault_mark
+from drainctl.arb.boards import board_of, shown, stale_s
 from drainctl.arb.file_board import HEAD, FileBoard
 from drainctl.arb.metrics import board_metrics
 from drainctl.arb.shards import shards_of
+from drainctl.arb.shared_board import SharedBoard
 
 
 @pytest.fixture
@@ -30,9 +33,70 @@ def boards(path):
         board.close()
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", "file", "shared"])
 def board(request, boards):
-    return MemoryBoard() if request.param == "memory" else boards[0]
+    if request.param == "shared":
+        board = SharedBoard(Common().shelf, every_s=0.02)
+        yield board
+        board.close()
+    else:
+        yield MemoryBoard() if request.param == "memory" else boards[0]
+
+
+class Common:
+    """A store in memory for several shared boards; `away` is what it fails with."""
+
+    def __init__(self):
+        self.marks = {}
+        self.locks = {}
+        self.away = None
+        self.lock = threading.Lock()
+
+    def shelf(self):
+        return CommonShelf(self)
+
+
+class CommonShelf:
+    def __init__(self, store):
+        self._store = store
+
+    def read(self):
+        return self.change(lambda marks: marks)
+
+    def change(self, change):
+        if self._store.away:
+            raise self._store.away
+        with self._store.lock:
+            self._store.marks = change(self._store.marks)
+            return self._store.marks
+
+    def take(self, what):
+        return self._store.locks.setdefault(what, self) is self
+
+    def taken(self, what):
+        return what in self._store.locks
+
+    def leave(self, what):
+        if self._store.locks.get(what) is self:
+            del self._store.locks[what]
+
+    def close(self):
+        for what in list(self._store.locks):
+            self.leave(what)
+
+
+@pytest.fixture
+def common():
+    return Common()
+
+
+@pytest.fixture
+def shared(common):
+    """Two boards on one store, as two machines have them."""
+    pair = SharedBoard(common.shelf, every_s=0.02), SharedBoard(common.shelf, every_s=0.02)
+    yield pair
+    for board in pair:
+        board.close()
 
 
 def by_hand(machine, until=None, why="maintenance"):
@@ -202,3 +266,106 @@ def test_metrics_show_who_is_down_and_for_how_long(boards):
     assert 'drainctl_arb_down{machine="b:2",by="hand"} 1\n' in text
     assert 'drainctl_arb_down{machine="c:3",by="fault"} 0\n' in text
     assert 'drainctl_arb_down_seconds{machine="a:1"} 30' in text
+
+
+def test_what_a_rollout_said_says_which(boards):
+    one, other = boards
+    one.mark(Down("a:1", 1.0, time.time() + 60, "ops@control", "deploy v2", by_hand=True, rollout="r7"))
+    assert other.down()["a:1"].rollout == "r7"
+    one.mark(fault_mark("a:1", "refused", 60))
+    assert other.down()["a:1"].rollout == "r7"
+
+
+def test_a_shared_board_tells_all_and_says_when_it_has(shared, common, until):
+    one, other = shared
+    one.mark(fault_mark("a:1", "refused", 60))
+    assert "a:1" in one.down()
+    assert one.written(10)
+    assert "a:1" in common.marks
+    until("the other machine knows", other.down)
+    other.lift("a:1")
+    assert not other.down()
+    until("the first one knows", lambda: not one.down())
+
+
+def test_a_store_that_is_away_stops_nobody_and_is_told_all_when_it_is_back(shared, common, until):
+    one, other = shared
+    other.mark(fault_mark("b:2", "refused", 60))
+    until("both know", one.down)
+    common.away = OSError("no route")
+    until("it is away", lambda: one.trouble == "no route")
+    one.mark(fault_mark("a:1", "refused", 60))
+    one.mark(by_hand("c:3"))
+    one.mark(fault_mark("c:3", "refused", 60))
+    one.lift("b:2")
+    assert sorted(one.down()) == ["a:1", "c:3"]
+    assert not one.written(0.1)
+    assert one.probing(watch=False), "each probes for itself"
+    common.away = None
+    assert one.written(10)
+    until("the other knows", lambda: sorted(other.down()) == ["a:1", "c:3"])
+    assert other.down()["c:3"].by_hand
+
+
+def test_however_long_a_store_is_away_little_is_kept(shared, common):
+    one, _ = shared
+    common.away = OSError("no route")
+    for at in range(50):
+        one.mark(fault_mark("a:1", f"refused {at}", 60))
+        one.lift("a:1")
+    assert len(one._unwritten) == 2
+    assert not one.down()
+
+
+def test_one_process_of_all_machines_probes_and_a_watcher_goes_first(shared, until):
+    one, other = shared
+    until("one probes", lambda: one.probing(watch=False))
+    assert not other.probing(watch=False)
+    other.rest(watch=False)
+    until("the other watches", lambda: other.probing(watch=True))
+    until("one leaves it to the watcher", lambda: not one.probing(watch=False))
+    other.rest(watch=True)
+    until("one probes again", lambda: one.probing(watch=False))
+
+
+def test_a_fork_looks_at_the_shared_board_for_itself(shared, common, until):
+    one, other = shared
+    until("one probes", lambda: one.probing(watch=False))
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        common.marks = {"a:1": fault_mark("a:1", "refused", 60)}  # its own store: only that it looks counts
+        common.lock = threading.Lock()
+        deadline = time.monotonic() + 10
+        while not one.down() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.write(write, b"1" if one.down() and not one._held else b"0")
+        os._exit(0)
+    os.waitpid(child, 0)
+    told = os.read(read, 1)
+    os.close(read)
+    os.close(write)
+    assert told == b"1"
+    assert not other.down()
+
+
+def test_a_board_that_all_have_forgotten_ends_its_thread(common, until):
+    board = SharedBoard(common.shelf, every_s=0.02)
+    thread = board._serving.thread
+    del board
+    until("its thread has ended", lambda: not thread.is_alive())
+
+
+def test_boards_by_their_address(tmp_path):
+    for address in (str(tmp_path / "board"), tmp_path / "board", f"file://{tmp_path}/board"):
+        board = board_of(address)
+        board.mark(fault_mark("a:1", "refused", 60))
+        assert board.written(1)
+        board.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["board"]
+    assert stale_s("file:///x") < stale_s("etcd://h/x")
+    for wrong, words in [("redis://h/x", "wants a path"), ("etcd://h:2379", "wants etcd://host:port/name")]:
+        with pytest.raises(ValueError, match=words):
+            board_of(wrong)
+    assert shown("postgresql://me:word@h:5432/d?board=x") == "postgresql://me:***@h:5432/d?board=x"
+    assert shown("/run/a:b@c") == "/run/a:b@c"

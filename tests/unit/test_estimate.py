@@ -27,13 +27,13 @@ def plan(release=RELEASE, line=None):
 
 
 def by_name(found):
-    return {step.name: step for step in found.steps}
+    return {step.name: step for step in found.ways[0].steps}
 
 
 def test_the_first_rollout_says_what_it_does_not_know():
     found = estimate(FILE, plan(), [])
     assert found.unknown == ("stage", "idle", "restart", "warm")
-    assert found.wave_s == 1.0 + 1.0 + 10.0  # half a check interval out, and up, and the watch
+    assert found.ways[0].seconds == 1.0 + 1.0 + 10.0  # half a check interval out, and up, and the watch
     assert (found.waves, found.total_s) == (4, 48.0)
     told = by_name(found)
     assert (told["idle"].seconds, told["idle"].how) == (None, "not known yet")

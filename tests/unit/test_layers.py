@@ -31,6 +31,9 @@ ADAPTERS = {"http", "balancer", "node", "journal"}
 VERBS = {"wire", "overview", "controller"}
 FILLED = {"config.placeholders", "config.expand"}  # pure: names and secrets in texts
 
+# Pure: command lines, and what they print.
+QUESTIONS = {"node.ask", "node.shell", "node.sockets", "node.gunicorn", "nginx"}
+
 # Who may import whom, below `drainctl.`; the longest name that fits a module counts. A package may always
 # import itself.
 MAY = {
@@ -49,7 +52,8 @@ MAY = {
     "balancer": {"model", "errors", "http", "node"},
     "config": {"model", "errors", "rollout.rules"},
     "report": {"model", "errors", *RECORD},
-    "strategies": {*NOUNS, "rollout.rules"},
+    "nginx": {"errors", "templates"},
+    "strategies": {*NOUNS, "rollout.rules", *FILLED, *QUESTIONS},
     "rollout.rules": {"model"},
     "rollout.places": NOUNS,
     "rollout.decide": NOUNS,
@@ -57,10 +61,19 @@ MAY = {
     "rollout.ending": {*NOUNS, *RECORD},
     "rollout.plan": {*NOUNS, *MIDDLE},
     "rollout.choose": {*NOUNS, *RECORD, *MIDDLE, *FILLED},
-    "rollout": {*NOUNS, *RECORD, *MIDDLE, *ADAPTERS, *FILLED, "threads", "report.door"},
+    "rollout": {*NOUNS, *RECORD, *MIDDLE, *ADAPTERS, *FILLED, "nginx", "threads", "report.door"},
     "wire": {*NOUNS, *ADAPTERS, *FILLED, "threads"},
     "overview": {*NOUNS, "journal", "node.shell", "rollout", "threads", "wire"},
-    "controller": {*NOUNS, "journal", "node.shell", "rollout", "report.door", "wire", "overview"},
+    "controller": {
+        *NOUNS,
+        "journal",
+        "node.shell",
+        "rollout",
+        "strategies",
+        "report.door",
+        "wire",
+        "overview",
+    },
     "doctor": {
         *NOUNS,
         *ADAPTERS,
@@ -90,7 +103,7 @@ MAY = {
     "cli.lab": {"lab"},
     "cli.arb": {"arb"},
     "cli.render": {"arb", "errors"},
-    "lab": {*NOUNS, *VERBS, "config", "node", "report", "rollout", "templates"},
+    "lab": {*NOUNS, *VERBS, "arb", "config", "nginx", "node", "report", "rollout", "templates", "threads"},
 }
 
 # Modules that judge and describe: no file, no clock, no network, no process.
@@ -107,7 +120,9 @@ QUIET = {
     "json",
     "math",
     "re",
+    "shlex",
     "types",
+    "urllib",
 }
 
 

@@ -27,7 +27,7 @@ from drainctl.model import (
 from drainctl.rollout import rules
 from drainctl.rollout.choose import Wish, make_plan
 from drainctl.rollout.places import find_places
-from drainctl.rollout.plan import refusals, waves
+from drainctl.rollout.plan import refusals, unreachable, waves
 
 FOUR = cluster(nodes=4, balancers=1)
 WELL = NodeLook(check=Answer(200), version=Answer(200, "v1"), disk=Disk("v1", ("v0", "v1")))
@@ -98,7 +98,7 @@ def test_a_healthy_cluster_is_not_refused():
         (
             {"web2": {"status": "DOWN"}, "web3": {"status": "DOWN"}, "web4": {"status": "DOWN"}},
             {},
-            "web1 cannot leave: lb1 shop: 0 other of 4 servers up, rollout.keep_up = 50% needs 2",
+            "web1: it cannot leave: lb1 shop: 0 other of 4 servers up, rollout.keep_up = 50% needs 2",
         ),
     ],
 )
@@ -109,11 +109,11 @@ def test_what_is_refused(rows, nodes, why):
 
 def test_a_balancer_or_node_that_cannot_be_reached_is_the_only_thing_told():
     seen = Survey({"lb1": look(error="lb1: no answer within 2 s")}, {}, {"web2": "web2: refused"})
-    nothing = replace(plan(survey()), waves=())
-    assert refusals(FOUR, nothing, seen) == [
+    assert unreachable(seen) == [
         "lb1 cannot be read: no answer within 2 s",
         "web2 cannot be reached: refused",
     ]
+    assert unreachable(seen, balancers=False) == ["web2 cannot be reached: refused"]
 
 
 def test_rollback_takes_the_release_before_by_journal_then_by_disk():

@@ -38,7 +38,7 @@ from drainctl.model import (
     Word,
 )
 from drainctl.rollout.keep_out import KeepOut
-from drainctl.rollout.plan import Plan, waves
+from drainctl.rollout.plan import Plan, Way, waves
 from drainctl.rollout.roll import Outcome, Roll
 from drainctl.rollout.world import Recorder, Stop, World
 from drainctl.steps import (
@@ -295,6 +295,7 @@ class FakeCluster:
             self.places,
             dict.fromkeys(names, "v1"),
             Release(target, archive="/v2.tar"),
+            dict.fromkeys(names, Way("http-check")),
         )
 
     def begin(self, plan: Plan) -> None:
@@ -309,6 +310,8 @@ class FakeCluster:
                 "targets": {name: job.target for name, job in plan.jobs.items()},
                 "previous": dict(plan.previous),
                 "waves": [list(wave) for wave in plan.waves],
+                "strategy": {name: way.strategy for name, way in plan.ways.items()},
+                "live": {},
                 "holder": "me",
                 "token": 1,
             },

@@ -1,0 +1,166 @@
+"""
+Socket flip: nginx (or HAProxy) connects to a link, and the link is swapped to the new process's socket.
+
+Neither is rewritten or reloaded, so no client connection is closed by it. Pure: lists steps. The order and
+the reasons are told in docs/socket-flip.md.
+"""
+
+from __future__ import annotations
+
+from shlex import quote
+
+from drainctl.config.placeholders import fill, values_of
+from drainctl.model import Cluster, Node, NodeLook
+from drainctl.node import sockets
+from drainctl.steps import Do, Expectation, Holds, Job, Never, NotYet, OnNode, Seen, Step
+from drainctl.strategies import beside, common
+from drainctl.strategies.beside import Beside
+from drainctl.strategies.door import CHANGING, Strategy
+from drainctl.strategies.expect import Judgement, count
+
+NAME = "socket-flip"
+
+
+def journey(cluster: Cluster, node: Node, job: Job) -> tuple[Step, ...]:
+    """Start → warm → switch → flip → quiet → stop → watch."""
+    new, old = _new_and_old(cluster, node, job)
+    return (
+        beside.start(cluster, node, job, new),
+        *beside.warm(cluster, node, new),
+        common.switch(str(job.target)),
+        _flip(_current(cluster, node), new),
+        _quiet(cluster, old),
+        beside.stop(cluster, old),
+        common.watch(cluster),
+    )
+
+
+def cannot(cluster: Cluster, node: Node, job: Job, seen: Seen) -> str | None:
+    """The link is no link, or the new process would have the old one's socket."""
+    del cluster
+    said = seen.host.inspected.get(NAME)
+    if said is None or said.code:
+        return f"{node.name} cannot be asked: {said.err.strip() if said else 'no answer'}"
+    if job.live is None:
+        return f"socket.current is no link to a socket on {node.name}: {said.out.strip() or 'nothing there'}"
+    if job.target == job.leaving:
+        return f"the new process would have the socket of the one that serves, {job.live}"
+    return None
+
+
+def question(cluster: Cluster, node: Node) -> str:
+    """Where the link points, made absolute."""
+    return f"link={quote(_current(cluster, node))}\n{_WHERE}"
+
+
+def live(cluster: Cluster, node: Node, look: NodeLook) -> str | None:
+    """The socket that serves."""
+    del cluster, node
+    said = look.inspected.get(NAME)
+    path = said.out.strip() if said and not said.code else ""
+    return path if path.startswith("/") else None
+
+
+def _current(cluster: Cluster, node: Node) -> str:
+    return fill(cluster.socket.current if cluster.socket else "", values_of(cluster, node, None))
+
+
+def _each(cluster: Cluster, node: Node, release: str | None) -> str:
+    return fill(cluster.socket.each if cluster.socket else "", values_of(cluster, node, release))
+
+
+def _new_and_old(cluster: Cluster, node: Node, job: Job) -> tuple[Beside, Beside]:
+    """On the way back, what served before the rollout is the new one again, whatever its socket's name."""
+    if job.verb == "put-back":
+        new = beside.at_socket(job.live or _each(cluster, node, job.target), job.target)
+        return new, beside.at_socket(_each(cluster, node, job.leaving), job.leaving)
+    old = beside.at_socket(job.live or _each(cluster, node, job.leaving), job.leaving)
+    return beside.at_socket(_each(cluster, node, job.target), job.target), old
+
+
+def _flip(current: str, new: Beside) -> Step:
+    path = new.address.removeprefix("unix:")
+    line = f"link={quote(current)}\nto={quote(path)}\n"
+    return Step(
+        name="flip",
+        act=OnNode(f"{line}{_FLIP}", f"{current} -> {path}, by rename", 10.0),
+        seen_when=f"{current} links to {path}: whoever connects from now on is served by it",
+        expects=_links(path),
+        looks=frozenset(),
+        limit_s=5.0,
+        probe=f"link={quote(current)}\n{_WHERE}",
+        look_first=True,
+        changes=True,
+    )
+
+
+def _links(path: str) -> Expectation:
+    def judge(seen: Seen) -> Judgement:
+        said = seen.host.probe
+        where = said.out.strip() if said else "unknown"
+        return Holds(f"-> {path}") if where == path else NotYet(f"it links to {where}")
+
+    return judge
+
+
+def _quiet(cluster: Cluster, old: Beside) -> Step:
+    """Connections made before the flip are the old process's: it may end when they have."""
+    drain = cluster.drain
+    patient = drain.then in {"wait", "halt"}
+    return Step(
+        name="quiet",
+        act=None,
+        seen_when=f"no connection is left on {old}",
+        expects=_unused(old, None if patient else drain.limit_s),
+        looks=frozenset(),
+        limit_s=None if drain.then == "wait" else drain.limit_s + 2.0,
+        probe=sockets.bound(old.address),
+        on_limit=Do.HALT,
+        expected_s=None,
+    )
+
+
+def _unused(old: Beside, limit_s: float | None) -> Expectation:
+    """No connection; past `limit_s` the old process may be told to stop with some left: it finishes them."""
+
+    def judge(seen: Seen) -> Judgement:
+        said = seen.host.probe
+        found = sockets.parse(said.out) if said else None
+        if said is not None and said.code:
+            return Never(said.err.strip() or f"exit code {said.code}")
+        if found is None:
+            return NotYet("the node cannot be asked")
+        if not found.connections:
+            return Holds(f"0 connections on {old}")
+        left = f"{count(found.connections, 'connection')} on {old}"
+        if limit_s is not None and seen.spent_s >= limit_s:
+            return Holds(f"{left} after {limit_s:g} s (drain.limit): it is told to stop, and finishes them")
+        return NotYet(left)
+
+    return judge
+
+
+# A relative link is made absolute, so that it can be compared; what it points at need not be there.
+_WHERE = """\
+[ -L "$link" ] || { [ -e "$link" ] && echo 'not a link' || echo 'nothing there'; exit 0; }
+to=$(readlink -- "$link")
+case $to in /*) printf '%s\\n' "$to" ;; *) printf '%s/%s\\n' "$(dirname -- "$link")" "$to" ;; esac
+"""
+
+_FLIP = """\
+[ -S "$to" ] || { echo "$to is no socket" >&2; exit 1; }
+new=$link.drainctl.$$
+trap 'rm -f -- "$new"' EXIT
+ln -s -- "$to" "$new" && mv -fT -- "$new" "$link" && echo "$link -> $to"
+"""
+
+
+STRATEGY = Strategy(
+    name=NAME,
+    leaves=False,
+    verbs=CHANGING,
+    journey=journey,
+    cannot=cannot,
+    question=question,
+    live=live,
+)
