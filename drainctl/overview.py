@@ -11,7 +11,7 @@ from drainctl.journal.replay import RolloutState, replay
 from drainctl.model import Cluster, FlagCommands, Place, Survey
 from drainctl.node.shell import holder
 from drainctl.rollout.places import find_places
-from drainctl.rollout.survey import survey
+from drainctl.rollout.survey import Inspect, survey
 from drainctl.threads import in_parallel
 from drainctl.wire import Wired
 
@@ -32,9 +32,9 @@ class Status:
     notes: Sequence[str] = ()
 
 
-def look_around(wired: Wired) -> Survey:
-    """What is seen now of every balancer and node; faults are part of it."""
-    return survey(wired.cluster, wired.fleet, wired.hosts, wired.http)
+def look_around(wired: Wired, inspect: Inspect | None = None) -> Survey:
+    """What is seen now of every balancer and node; faults are part of it. inspect: see `survey`."""
+    return survey(wired.cluster, wired.fleet, wired.hosts, wired.http, wired.machines, inspect)
 
 
 def status(wired: Wired) -> Status:

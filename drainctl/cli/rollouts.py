@@ -35,6 +35,7 @@ class Source:
     release_id: str | None
     sha256: str | None
     line: str | None
+    adopt: bool = False
 
 
 def release_source(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,11 +50,21 @@ def release_source(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="LINE",
         help="Your own deploy command, run on each drained node instead of upload, switch and restart.",
     )
+    @click.option(
+        "--adopt",
+        is_flag=True,
+        help="Take over nginx.file where drainctl did not write it; `plan --adopt` shows the change.",
+    )
     @functools.wraps(command)
     def wrapped(
-        source: str | None, release_id: str | None, sha256: str | None, line: str | None, **rest: Any
+        source: str | None,
+        release_id: str | None,
+        sha256: str | None,
+        line: str | None,
+        adopt: bool,
+        **rest: Any,
     ) -> Any:
-        return command(source=Source(source, release_id, sha256, line), **rest)
+        return command(source=Source(source, release_id, sha256, line, adopt), **rest)
 
     return wrapped
 
@@ -144,7 +155,7 @@ def plan(options: Options, source: Source, over: Over, out: str | None, detailed
 
     with wired(options, over) as adapters, prepared(adapters.cluster, source) as release:
         cluster, store = adapters.cluster, adapters.store
-        wish = Wish("deploy", release=release, line=source.line, only=over.only)
+        wish = Wish("deploy", release=release, line=source.line, only=over.only, adopt=source.adopt)
         made, seen, found = Controller(adapters).plan(wish)
         found = [*plan_edges.unfinished(store, cluster.app), *found]
         expected = estimate(cluster, made, plan_edges.past(store, cluster.app, source.line))
@@ -231,7 +242,14 @@ def deploy(
                 _refuse_differences(controller.cluster, made, seen, _asked(source, over), planned, plan_file)
 
         with prepared(controller.cluster, source) as release:
-            wish = Wish("deploy", release=release, line=source.line, only=over.only, steal=steal)
+            wish = Wish(
+                "deploy",
+                release=release,
+                line=source.line,
+                only=over.only,
+                steal=steal,
+                adopt=source.adopt,
+            )
             return controller.begin(wish, wait_s=wait_s, accept=accept)
 
     rollout(options, go, over)
@@ -241,7 +259,13 @@ def _asked(source: Source, over: Over) -> Asked:
     from drainctl.cli.plan_edges import absolute
 
     return Asked(
-        absolute(source.source), source.release_id, source.line, over.only, over.at_once, over.canary
+        absolute(source.source),
+        source.release_id,
+        source.line,
+        over.only,
+        over.at_once,
+        over.canary,
+        source.adopt,
     )
 
 
@@ -254,13 +278,14 @@ def _as_planned(planned: Document, source: Source, over: Over) -> tuple[Source, 
         "--only": over.only,
         "--at-once": over.at_once,
         "--canary": over.canary,
+        "--adopt": source.adopt,
     }
-    if twice := [name for name, value in given.items() if value not in (None, ())]:
+    if twice := [name for name, value in given.items() if value not in (None, (), False)]:
         raise ConfigError(f"found --plan and {', '.join(twice)}, expected --plan alone: the plan says it")
     asked, release = asked_in(planned), planned["release"] or {}
     sha256 = release.get("sha256") if release.get("url") else None
     return (
-        Source(source.source or asked.source, release.get("id"), sha256, asked.command),
+        Source(source.source or asked.source, release.get("id"), sha256, asked.command, asked.adopt),
         Over(asked.only, asked.at_once, asked.canary),
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from drainctl.model import Cluster, NodeLook, Place, Survey
 from drainctl.report.text import columns, seconds, size
+from drainctl.rollout.adopt import adoptions
 from drainctl.rollout.estimate import Estimate, StepTime, WayTime
 from drainctl.rollout.plan import Plan
 from drainctl.rollout.planfile import commands, exact, runs_already
@@ -27,6 +28,7 @@ def plan_text(
         lines += ["", "now", *_now(cluster, plan, seen)]
         lines += ["", _policy(cluster), *_waves(cluster, plan)]
         lines += ["", *_way(cluster, plan, seen)]
+        lines += _adopted(cluster, plan, seen)
         lines += ["", *_time(expected)] if expected else []
     if found:
         lines += ["", "refused, nothing would be touched:"] if lines else ["refused, nothing was touched:"]
@@ -218,6 +220,16 @@ def _differing(told: Mapping[str, Mapping[str, str]], order: Sequence[str]) -> d
         if lines:
             found[step] = lines
     return found
+
+
+def _adopted(cluster: Cluster, plan: Plan, seen: Survey) -> list[str]:
+    """What taking over files of nginx changes in them; equal changes once."""
+    lines = []
+    changes = {name: (change,) for name, change in adoptions(cluster, plan, seen).items()}
+    for (change,), names in _grouped(changes).items():
+        lines += ["", f"nginx.file on {folded(names, cluster.names)} becomes drainctl's own:"]
+        lines += [f"  {line}" for line in change.splitlines()]
+    return lines
 
 
 # ---------------------------------------------------------------- time

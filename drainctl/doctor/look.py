@@ -14,6 +14,7 @@ from drainctl.doctor.picture import NodeFacts, Picture
 from drainctl.errors import CommandFailed, CommandTimedOut, ConfigError, ConnectFailed, JournalError
 from drainctl.model import Cluster, FlagFile, Node, Place
 from drainctl.overview import look_around, open_rollout
+from drainctl.rollout.inspect import inspect
 from drainctl.rollout.places import find_places
 from drainctl.threads import in_parallel
 
@@ -30,7 +31,7 @@ _LIMIT_S = 20.0
 def look(wired: Wired, cfgs: Mapping[str, HaproxyCfg] | None = None) -> Picture:
     """Everything that doctor judges; faults are part of it. Touches nothing."""
     cluster = wired.cluster
-    seen = look_around(wired)
+    seen = look_around(wired, inspect)
     again = {name: look.process for name, look in wired.fleet.look().items() if not look.error}
     facts, unlooked = _facts(wired, seen)
     places, unknown = _places(cluster, seen)

@@ -128,7 +128,9 @@ def _step(name: str, expected_s: float | None, taken: Sequence[float] | None, ro
         return StepTime(name, median(taken), f"median of {len(taken)} in {rollouts}")
     if expected_s is None or name == "stage":
         return StepTime(name, None, "not known yet")
-    return StepTime(name, expected_s, "half of checks.inter" if expected_s else "at once")
+    if not expected_s:
+        return StepTime(name, expected_s, "at once")
+    return StepTime(name, expected_s, "half of checks.inter" if name in {"out", "up"} else "at least")
 
 
 def median(values: Sequence[float]) -> float:

@@ -10,7 +10,8 @@ from drainctl.http import Http
 from drainctl.machines import Machines
 from drainctl.model import Answer, BalancerLook, Cluster, Node, NodeLook, Place, Said
 from drainctl.node.host import Host
-from drainctl.rollout.survey import ask_node, get, inspect
+from drainctl.rollout.inspect import inspect
+from drainctl.rollout.survey import ask_node, get
 from drainctl.steps import Look
 
 Places = Mapping[str, tuple[Place, ...]]

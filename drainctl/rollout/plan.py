@@ -143,9 +143,13 @@ def refusals(cluster: Cluster, plan: Plan, survey: Survey, *, steal: bool = Fals
             seen = see_now(cluster, plan.places, name, survey, also_out=frozenset(wave) - {name})
             found += _held(seen, steal=steal)
             way = plan.ways[name]
-            if way.strategy is None:
-                several = len(way.passed) > 1
-                found += [f"{name}: {f'{each} cannot: ' if several else ''}{why}" for each, why in way.passed]
+            if way.strategy is None and len(way.passed) == 1:
+                why = way.passed[0][1]
+                found.append(
+                    f"{name} {why.removeprefix('it ')}" if why.startswith("it ") else f"{name}: {why}"
+                )
+            elif way.strategy is None:
+                found += [f"{name}: {each} cannot: {why}" for each, why in way.passed]
     return found
 
 

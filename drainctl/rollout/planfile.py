@@ -8,7 +8,7 @@ A plan as data: what `plan --output json` prints, `plan --out` writes, and `depl
 | made_at  | when, RFC 3339, UTC |
 | app      | of drainctl.yml |
 | config   | file, sha256: drainctl.yml as it was read |
-| asked    | source, id, command, only, at_once, canary: the command line, for doing it again |
+| asked    | source, id, command, only, at_once, canary, adopt: the command line, for doing it again |
 | release  | id, sha256, size, url: what would be rolled, or null |
 | waves    | [[node]], in their order |
 | nodes    | {node: release (now), target, strategy, reason, servers {place: status}, commands {step: line}} |
@@ -52,6 +52,7 @@ class Asked:
     only: tuple[str, ...] = ()
     at_once: str | None = None
     canary: int | None = None
+    adopt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ def document(
             "only": list(asked.only),
             "at_once": asked.at_once,
             "canary": asked.canary,
+            "adopt": asked.adopt,
         },
         "release": release
         and {"id": release.id, "sha256": release.sha256, "size": release.size, "url": release.url},
@@ -305,14 +307,16 @@ def differences(told: Document, now: Document, name: str) -> list[str]:
 def _node_differences(was: Document, now: Document, name: str) -> Iterator[str]:
     if was["release"] != now["release"]:
         yield f"runs {now['release'] or 'no release'}, {was['release'] or 'no release'} in {name}"
-    if was["strategy"] != now["strategy"]:
-        yield f"goes by {now['strategy'] or 'no strategy'}, by {was['strategy'] or 'none'} in {name}"
+    if now["strategy"] and was["strategy"] != now["strategy"]:  # that none can is refused by itself
+        yield f"goes by {now['strategy']}, by {was['strategy']} in {name}"
     if was["target"] != now["target"]:
         yield f"would get {now['target']}, {was['target']} in {name}"
     for place in dict.fromkeys([*was["servers"], *now["servers"]]):
         before, after = was["servers"].get(place, "missing"), now["servers"].get(place, "missing")
         if before != after:
             yield f"{place} is {after}, {before} in {name}"
+    if was["strategy"] != now["strategy"]:
+        return  # so its commands are others, too
     for step in dict.fromkeys([*was["commands"], *now["commands"]]):
         before, after = was["commands"].get(step), now["commands"].get(step)
         if before != after:

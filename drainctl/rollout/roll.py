@@ -19,7 +19,7 @@ from drainctl.errors import DrainctlError, Exit
 from drainctl.journal.replay import NodeState, RolloutState, replay
 from drainctl.model import Node, Release
 from drainctl.rollout.choose import jobs_of
-from drainctl.rollout.plan import CONFIGURED, Plan, choose_way
+from drainctl.rollout.plan import CONFIGURED, Plan, apart, choose_way
 from drainctl.rollout.walk import Walk
 from drainctl.rollout.world import World
 from drainctl.steps import Do, Job, Look, Seen, Step, Verdict
@@ -268,7 +268,10 @@ class Roll:
         ]
         finished = [name for name in reversed(self._plan.order) if nodes[name].outcome == "done"]
         size = max(1, self._world.cluster.rollout.at_once.of(len(nodes)))
-        chunks = [loose, *(finished[at : at + size] for at in range(0, len(finished), size))]
+        chunks = [
+            *apart(self._world.cluster, loose, len(loose)),
+            *apart(self._world.cluster, finished, size),
+        ]
         for chunk in chunks:
             self._world.stop.raise_if_at_once()
             self._all_at_once(chunk, lambda name: self._back(self._world.cluster.node(name), why))
@@ -298,8 +301,10 @@ class Roll:
 
     def _serves(self, node: Node) -> bool:
         """Somebody has put it back into rotation by hand: that is not undone."""
-        answer = self._world.observer.host(node, frozenset({Look.CHECK})).check
-        return answer is not None and answer.status == 200
+        host = self._world.observer.host(node, frozenset({Look.CHECK, Look.STORE}))
+        answer = host.store.check if host.store else host.check
+        marked = host.store is not None and host.store.mark is not None
+        return answer is not None and answer.status == 200 and not marked
 
     # -------------------------------------------------------- ends
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from drainctl.balancer.fleet import Fleet
@@ -10,16 +10,27 @@ from drainctl.config.placeholders import fill, values_of
 from drainctl.errors import DrainctlError
 from drainctl.http import Http
 from drainctl.machines import Machines
-from drainctl.model import Answer, BalancerLook, Cluster, Node, NodeLook, Said, Survey
+from drainctl.model import NOTHING, Answer, BalancerLook, Cluster, Node, NodeLook, Said, Survey
 from drainctl.node.host import Host
-from drainctl.strategies.known import STRATEGIES
 from drainctl.threads import in_parallel
 
 
+Inspect = Callable[[Cluster, Host, Node], Mapping[str, Said]]
+
+
 def survey(
-    cluster: Cluster, fleet: Fleet, hosts: Mapping[str, Host], http: Http, machines: Machines
+    cluster: Cluster,
+    fleet: Fleet,
+    hosts: Mapping[str, Host],
+    http: Http,
+    machines: Machines,
+    inspect: Inspect | None = None,
 ) -> Survey:
-    """Every balancer's whole table, and each node's check, version and disk, all at the same time."""
+    """
+    Every balancer's whole table, and each node's check, version and disk, all at the same time.
+
+    inspect: what the node's strategies ask of it (`rollout.inspect`); left out, they are not asked.
+    """
     found: dict[str, NodeLook] = {}
     errors: dict[str, str] = {}
     hints: dict[str, str] = {}
@@ -37,7 +48,7 @@ def survey(
         version = get(cluster, http, node, health.version) if health.version else None
         check = get(cluster, http, node, health.check) if health.check else None
         ready = get(cluster, http, node, health.ready) if health.ready and not health.check else None
-        inspected = inspect(cluster, hosts[node.name], node)
+        inspected = inspect(cluster, hosts[node.name], node) if inspect else NOTHING
         store, replicas = machines.look(node), machines.replicas(node)
         found[node.name] = NodeLook(
             check, ready, version, disk, inspected=inspected, store=store, replicas=replicas
@@ -47,12 +58,6 @@ def survey(
     order = [node.name for node in cluster.nodes]  # of the file, not of who answered first
     errors, hints = ({name: told[name] for name in order if name in told} for told in (errors, hints))
     return Survey(tables, found, errors, hints)
-
-
-def inspect(cluster: Cluster, host: Host, node: Node) -> dict[str, Said]:
-    """What each strategy of the node asks of it before a rollout, answered."""
-    questions = {name: STRATEGIES[name].question(cluster, node) for name in node.strategy}
-    return {name: ask_node(host, line) for name, line in questions.items() if line}
 
 
 def ask_node(host: Host, line: str) -> Said:

@@ -46,6 +46,7 @@ from drainctl.steps import (
 FIRST_LOOK_S = 0.004
 ACT_TRIES = 3
 DEFAULT_ACT_LIMIT_S = 30.0
+FRESH_S = 2.0  # how old may be what was seen before an act; longer than a look and a write usually take
 
 
 @dataclass
@@ -87,7 +88,7 @@ class Walk:
             if isinstance(now, Holds):
                 self._tell("step.skipped", step, f"already so: {now.why}", why=now.why)
                 return Verdict(Do.NEXT, now.why)
-        verdict = self._until_required(step, began, finish=finish) or self._act(step)
+        verdict = self._until_ready(step, finish=finish) or self._act(step)
         acted = self.world.clock()
         if verdict.do is Do.NEXT:
             verdict = self._until_seen(step, acted, finish=finish)
@@ -112,6 +113,28 @@ class Walk:
         return verdict
 
     # -------------------------------------------------------- waiting
+
+    def _until_ready(self, step: Step, *, finish: bool) -> Verdict | None:
+        """
+        What the act requires holds, the lease lasts as long as it may take, and the intent is on disk, all at
+        the same time: writing and renewing wait for a store that is away, and what was seen before that is
+        looked at again. None when all is so, else why the act must not be done.
+        """
+        intended = False
+        while True:
+            stopped = self._until_required(step, self.world.clock(), finish=finish)
+            if stopped or step.act is None:
+                return stopped
+            seen = self.world.clock()
+            limit_s = getattr(step.act, "limit_s", step.limit_s or DEFAULT_ACT_LIMIT_S)
+            self.world.right.check(limit_s)
+            if not intended:
+                told = self._described(step.act)
+                self._tell("step.intended", step, told, act=told, limit_s=limit_s, changes=step.changes)
+                intended = True
+            self.world.right.check(limit_s)
+            if self.world.clock() - seen < FRESH_S:
+                return None
 
     def _until_required(self, step: Step, began: float, *, finish: bool) -> Verdict | None:
         """Wait until what the act requires holds; None when it does, else why the act must not be done."""
@@ -154,6 +177,7 @@ class Walk:
             if escalation and verdict.do is Do.WAIT:
                 escalated += 1
                 self._tell("step.escalated", step, escalation.why, act=type(escalation.act).__name__)
+                self.world.right.check(DEFAULT_ACT_LIMIT_S)
                 self._perform(escalation.act)
             if verdict.do is Do.WAIT:
                 told = step.limit_s is not None and verdict.again_s is None
@@ -192,18 +216,14 @@ class Walk:
     # -------------------------------------------------------- acting
 
     def _act(self, step: Step) -> Verdict:
-        """Write the intent, act, say how it went; an act is tried again where the connection was lost."""
+        """Act, and say how it went; an act is tried again where the connection was lost."""
         if step.mark:
             self.before[step.name] = self.world.observer.balancers(step.looks & BALANCER_LOOKS or _ROWS)
         if step.stays_out is False:
             self.world.keep_out.discard(self.node)
         if step.act is None:
             return Verdict(Do.NEXT, "nothing to do")
-        limit_s = getattr(step.act, "limit_s", step.limit_s or DEFAULT_ACT_LIMIT_S)
-        self.world.right.check(limit_s)
-        told = self._described(step.act)
-        self._tell("step.intended", step, told, act=told, limit_s=limit_s, changes=step.changes)
-        self.world.record.waiting(self.node.name, f"{step.name}: {told}")
+        self.world.record.waiting(self.node.name, f"{step.name}: {self._described(step.act)}")
         began = self.world.clock()
         try:
             output = self._perform(step.act)
@@ -272,14 +292,10 @@ def describe(act: Act) -> str:
             return f"current -> releases/{release}"
         case RunOnNode(line):
             return f"run `{shown(line)}`"
-        case OnNode(_, told):
-            return told
+        case OnNode() | MarkDown() | MarkUp():
+            return act.told
         case WriteUpstream(servers, generation):
             listed = ", ".join(f"{address} {state}" for address, state in servers)
             return f"write nginx's upstream file: {listed} (generation {generation})"
-        case MarkDown(lasts_s):
-            return "mark it down on the board" + (f", for {lasts_s:.0f} s at most" if lasts_s else "")
-        case MarkUp():
-            return "take its mark off the board"
         case Warm(pages):
             return "GET " + ", ".join(f"{page.path} × {page.times}" for page in pages)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from drainctl.errors import Interrupted
 from drainctl.journal.door import Store
 from drainctl.journal.events import Event
+from drainctl.journal.patient import Patience, PatientStore
 from drainctl.model import Cluster, Place
 from drainctl.report.door import Listener
 from drainctl.rollout.keep_out import KeepOut
@@ -22,7 +23,10 @@ class Right(Protocol):
     """The right to act: see journal.lease.Keeper."""
 
     def check(self, need_s: float) -> None:
-        """Raises LeaseLost unless the lease is ours for `need_s` more seconds."""
+        """
+        Returns when the lease is ours for `need_s` more seconds; that may take a while where its store is
+        away. Raises: LeaseLost.
+        """
         ...
 
 
@@ -45,42 +49,94 @@ class Stop:
     def asked(self) -> bool:
         return self._times > 0
 
+    @property
+    def at_once(self) -> bool:
+        return self._times > 1
+
     def raise_if_at_once(self) -> None:
         """Raises: Interrupted after the second ask."""
-        if self._times > 1:
+        if self.at_once:
             raise Interrupted(
                 "stopped at once; nodes in flight are left as they are, and the journal says how"
             )
 
 
 class Recorder:
-    """Writes an event into the journal, then tells the listeners; one at a time, so that order is one."""
+    """
+    Writes an event into the journal, then tells the listeners; one at a time, so that order is one.
 
-    def __init__(self, store: Store, rollout: str, listeners: tuple[Listener, ...]) -> None:
-        self._store = store
+    Args:
+        patience_s: how long a store that is away is waited for, seconds; `patience` is shared with the lease.
+        give_up: asked meanwhile; true when nobody wants to wait any more.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rollout: str,
+        listeners: tuple[Listener, ...],
+        patience_s: float = 0.0,
+        give_up: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.patience = Patience(patience_s, self._away, give_up)
+        self.store = PatientStore(store, self.patience)
         self._rollout = rollout
         self._listeners = listeners
-        self._lock = threading.Lock()
+        self._writing = threading.Lock()  # held while the store is waited for
+        self._telling = threading.Lock()  # held for a moment
         self._waiting: dict[str, str] = {}
+        self._later: list[tuple[str, str | None, Mapping[str, Any]]] = []
 
     def __call__(
         self, kind: str, text: str, *, node: str | None = None, step: str | None = None, **data: Any
     ) -> Event:
-        with self._lock:
-            event = self._store.append(self._rollout, kind, node=node, step=step, text=text, data=data)
-            for listener in self._listeners:
-                listener.event(event)
-            return event
+        with self._writing:
+            self._write_notes()
+            return self._write(kind, text, node, step, data)
+
+    def note(self, text: str, *, node: str | None = None, **data: Any) -> None:
+        """
+        A note that is written soon, by whoever writes or waits next: for those who must not wait for the
+        store themselves.
+        """
+        self._later.append((text, node, data))
 
     def waiting(self, node: str, text: str | None) -> None:
         """What a node waits for now, in words; None: it does not. Shown, not written."""
-        with self._lock:
+        if self._later:
+            with self._writing:
+                self._write_notes()
+        self._show(node, text)
+
+    def _write(
+        self, kind: str, text: str, node: str | None, step: str | None, data: Mapping[str, Any]
+    ) -> Event:
+        event = self.store.append(self._rollout, kind, node=node, step=step, text=text, data=data)
+        with self._telling:
+            for listener in self._listeners:
+                listener.event(event)
+        return event
+
+    def _write_notes(self) -> None:
+        while self._later:
+            text, node, data = self._later[0]
+            self._write("note", text, node, None, data)
+            del self._later[0]
+
+    def _show(self, name: str, text: str | None) -> None:
+        with self._telling:
             if text is None:
-                self._waiting.pop(node, None)
+                self._waiting.pop(name, None)
             else:
-                self._waiting[node] = text
+                self._waiting[name] = text
             for listener in self._listeners:
                 listener.progress(dict(self._waiting))
+
+    def _away(self, why: str | None, away_s: float) -> None:
+        """Shown at once; written when it is over."""
+        self._show("journal", why and f"store: {why}")
+        if why is None:
+            self.note(f"the journal's store was away for {away_s:.0f} s", what="store-away")
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def test_a_healthy_cluster_is_not_refused():
         (
             {"web2": {"status": "DOWN"}, "web3": {"status": "DOWN"}, "web4": {"status": "DOWN"}},
             {},
-            "web1: it cannot leave: lb1 shop: 0 other of 4 servers up, rollout.keep_up = 50% needs 2",
+            "web1 cannot leave: lb1 shop: 0 other of 4 servers up, rollout.keep_up = 50% needs 2",
         ),
     ],
 )
