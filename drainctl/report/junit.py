@@ -90,13 +90,16 @@ def suites(story: Story) -> Element:
 def _suite(story: Story, journey: Journey) -> Element:
     from xml.etree.ElementTree import Element, SubElement
 
-    name = f"{journey.node} (back)" if journey.way == "back" else journey.node
+    fell_back = journey.outcome == "fell back"
+    name = journey.node
+    if journey.way == "back" or fell_back:
+        name = f"{name} ({journey.strategy if fell_back else 'back'})"
     suite = Element("testsuite", name=one_line(name), hostname=one_line(journey.node))
     facts = {"rollout": story.rollout, "strategy": journey.strategy, "release": journey.change}
     properties = SubElement(suite, "properties")
     for fact, value in (*facts.items(), ("outcome", journey.outcome or story.outcome or "interrupted")):
         SubElement(properties, "property", name=fact, value=one_line(value))
-    suite.extend(_case(journey.node, step, story) for step in journey.steps)
+    suite.extend(_case(journey, step, story) for step in journey.steps)
     if journey.outcome in BAD_ENDS and all(step.state != "failed" for step in journey.steps):
         end = SubElement(suite, "testcase", name="end", classname=one_line(journey.node), time="0.000")
         _mark(end, "failure", journey.why)
@@ -112,12 +115,16 @@ def _suite(story: Story, journey: Journey) -> Element:
     return suite
 
 
-def _case(node: str, step: StepRun, story: Story) -> Element:
+def _case(journey: Journey, step: StepRun, story: Story) -> Element:
     from xml.etree.ElementTree import Element
 
     took_s = step.took_s if step.took_s is not None else max(story.last_s - step.began_s, 0.0)
-    case = Element("testcase", name=one_line(step.name), classname=one_line(node), time=f"{took_s:.3f}")
-    if step.state == "failed":
+    case = Element(
+        "testcase", name=one_line(step.name), classname=one_line(journey.node), time=f"{took_s:.3f}"
+    )
+    if step.state == "failed" and journey.outcome == "fell back":  # another strategy did it
+        _mark(case, "skipped", f"fell back: {step.text}")
+    elif step.state == "failed":
         rows = ["the balancers showed last:", *(f"  {row}" for row in step.rows)] if step.rows else []
         _mark(case, "failure", step.text, hint=step.hint, more=rows)
     elif step.state == "running":

@@ -18,6 +18,7 @@ MARGIN = " " * 9  # of a wrapped line: below what comes after the time
 TEXT_WIDTH = 46  # with a node of four letters, a line whose text fits is 80 columns wide
 VERBOSE_ONLY = {"step.intended", "step.acted"}  # and the begin of a way forward
 SILENT_STEPS = {"guard", "quiet"}  # said only when they had to wait for a second
+CONFIGURED = "configured"  # the reason of a strategy that was the first choice
 BEFORE = {"step.intended": "will ", "step.acted": "did: ", "step.failed": "failed: "}
 
 
@@ -47,12 +48,14 @@ class PlainReport:
         self._zone = zone
         self._width = width
         self._node_width = 0
+        self._step_width = 8
         self._began_s: dict[str, float] = {}
         self._last_s = clock()
 
     def event(self, event: Event) -> None:
         nodes = [node for wave in event.data.get("waves", ()) for node in wave]
         self._node_width = max(self._node_width, len(event.node or ""), *map(len, nodes), 0)
+        self._step_width = max(self._step_width, len(event.step or ""))
         if event.kind == "node.began" and event.node:
             self._began_s[event.node] = event.at_s
         if lines := self.lines(event):
@@ -103,7 +106,8 @@ class PlainReport:
         took_s = data.get("took_s")
         match event.kind:
             case "node.began":
-                column = data["way"]
+                fell_back = data["way"] == "forward" and data.get("reason", CONFIGURED) != CONFIGURED
+                column = "fallback" if fell_back else data["way"]
             case "node.ended":
                 column, text = data["outcome"], one_line(data.get("why") or text)
                 if took_s is None and node in self._began_s:
@@ -116,7 +120,8 @@ class PlainReport:
         return lines
 
     def _of_node(self, at_s: float, node: str, step: str, text: str, took_s: float | None = None) -> str:
-        line = f"{clock_time(at_s, self._zone)} {node:{self._node_width}}  {step:8}  {text:{TEXT_WIDTH}}"
+        who = f"{clock_time(at_s, self._zone)} {node:{self._node_width}}"
+        line = f"{who}  {step:{self._step_width}}  {text:{TEXT_WIDTH}}"
         return f"{line}  {seconds(took_s):>7}" if took_s is not None else line.rstrip()
 
     def _print(self, lines: list[str]) -> None:
@@ -130,4 +135,6 @@ class PlainReport:
 def _is_detail(event: Event) -> bool:
     if event.kind == "step.seen" and event.step in SILENT_STEPS:
         return float(event.data.get("took_s", 0.0)) < 1.0
-    return event.kind in VERBOSE_ONLY or (event.kind == "node.began" and event.data.get("way") == "forward")
+    if event.kind == "node.began":  # a way that was not the first choice is worth its line
+        return event.data.get("way") == "forward" and event.data.get("reason", CONFIGURED) == CONFIGURED
+    return event.kind in VERBOSE_ONLY

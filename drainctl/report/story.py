@@ -164,8 +164,10 @@ class Story:
             )
             journey.took_s = data.get("took_s", event.at_s - journey.began_s)
             return
-        if journey.way and journey.way != data.get("way"):  # put back: the way forward ended here
-            journey.outcome, journey.took_s = "turned back", event.at_s - journey.began_s
+        other_way = journey.way != data.get("way")
+        if journey.way and (other_way or journey.strategy != data.get("strategy")):  # it ended here
+            journey.outcome = "turned back" if other_way else "fell back"
+            journey.took_s = event.at_s - journey.began_s
             journey = self._journey(node, event.at_s)
         journey.way, journey.strategy = data.get("way", "forward"), data.get("strategy") or ""
         journey.began_s = event.at_s  # time spent staging, before any node left rotation, is not its own

@@ -348,7 +348,7 @@ class Roll:
         self._world.observer.follow(node)
         self._world.record(
             "node.began",
-            f"{job.verb} {job.target or ''}".strip(),
+            _beginning(job, strategy, reason if way == "forward" else CONFIGURED),
             node=node.name,
             way=way,
             strategy=strategy.name,
@@ -362,9 +362,18 @@ class Roll:
         self._world.record("node.ended", f"{outcome}: {why}", node=node.name, outcome=outcome, why=why)
 
 
+def _beginning(job: Job, strategy: Strategy, reason: str) -> str:
+    what = f"{job.verb} {job.target or ''}".strip()
+    return f"{what} by {strategy.name}" + ("" if reason == CONFIGURED else f": {reason}")
+
+
 def _left(way: Sequence[Step], before: NodeState) -> Sequence[Step]:
-    """What is left of a journey that was interrupted: all of it, or only the way back into rotation."""
-    if before.in_flight and "restore" in before.intended:
+    """
+    What is left of a journey that was interrupted: all of it, or only the way back into rotation.
+
+    An unchanged node that was on its way back was being given back: it begins anew.
+    """
+    if before.in_flight and before.changed and "restore" in before.intended:
         first = next(at for at, step in enumerate(way) if step.name == "restore")
         return way[first:]
     return way

@@ -14,7 +14,6 @@ from drainctl.model import NOTHING, Answer, BalancerLook, Cluster, Node, NodeLoo
 from drainctl.node.host import Host
 from drainctl.threads import in_parallel
 
-
 Inspect = Callable[[Cluster, Host, Node], Mapping[str, Said]]
 
 

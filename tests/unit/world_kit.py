@@ -30,6 +30,7 @@ from drainctl.model import (
     Release,
     ReleaseLayout,
     RolloutPolicy,
+    Said,
     ServerRow,
     Service,
     Status,
@@ -211,6 +212,10 @@ class FakeCluster:
             active=0,
         )
 
+    def inspect(self, node: Node) -> Mapping[str, Said]:
+        del node
+        return {}
+
     # ------------------------------------------------ what acts do
 
     def perform(self, node: Node, act: Any) -> str:
@@ -238,6 +243,8 @@ class FakeCluster:
                 if release not in at.staged:
                     raise CommandFailed(f"{at.name}: no releases/{release}")
                 at.current = release
+            case RunOnNode("reload"):
+                at.running = None if at.current in self.breaks else at.current
             case RunOnNode():
                 self._restart(at)
             case Warm():
