@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from drainctl.lab.wire import Answer, Garbled, Reader
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +103,15 @@ class Connection(asyncio.Protocol):
 
 async def connect(host: str, port: int, limit_s: float) -> Connection | End:
     """A new connection, or how the attempt ended."""
-    loop = asyncio.get_running_loop()
+    made = await attempt(asyncio.get_running_loop().create_connection(Connection, host, port), limit_s)
+    return made if isinstance(made, End) else made[1]
+
+
+async def attempt(connecting: Awaitable[T], limit_s: float) -> T | End:
+    """What `connecting` makes, or how the attempt ended."""
     try:
         async with asyncio.timeout(limit_s):
-            return (await loop.create_connection(Connection, host, port))[1]
+            return await connecting
     except ConnectionRefusedError as error:
         return End(bin="refused", why=error.strerror or "refused")
     except TimeoutError:

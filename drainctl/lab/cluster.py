@@ -5,7 +5,8 @@ The lab: HAProxy balancers in front of nginx + gunicorn nodes, all on loopback, 
     DIR/drainctl.yml          the cluster as drainctl sees it
     DIR/releases/v1.tar.gz …  releases to deploy
     DIR/lb1/                  haproxy.cfg, runtime.sock, user.sock, master.sock, haproxy.log
-    DIR/nodes/web1/           nginx.conf, gunicorn.conf.py, ctl, logs; srv/{releases,shared,current}
+    DIR/nodes/web1/           nginx.conf, gunicorn.conf.py, ctl, logs; srv/{releases,shared,current};
+                              upstream.conf (port-flip), run/ (pid files and sockets of a flip's processes)
     DIR/ssh/                  client key and known_hosts, with ssh=True
 """
 
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from drainctl.errors import PreflightError
-from drainctl.lab import parts, ready
+from drainctl.lab import apps, parts, ready
 from drainctl.lab.describe import drainctl_yml
 from drainctl.lab.keys import PORT as SSH_PORT
 from drainctl.lab.keys import write_keys
@@ -74,8 +75,15 @@ class Lab:
         return tuple(found + [self.balancer(name) for name in self.settings.balancer_names])
 
     def node(self, name: str) -> tuple[Service, ...]:
-        """gunicorn, nginx and perhaps sshd of a node."""
+        """What is to run on a node: the gunicorn that serves, nginx, perhaps another gunicorn and sshd."""
         return parts.node(self.folder, self.settings, name)
+
+    def apps(self, name: str) -> tuple[Service, ...]:
+        """The gunicorns of a node that have a pid file, by name: during a flip there are two."""
+        return apps.known(self.folder, self.settings, name)
+
+    def nginx(self, name: str) -> Service:
+        return parts.nginx(self.folder, self.settings, name)
 
     def balancer(self, name: str) -> Service:
         return parts.balancer(self.folder, self.settings, name)
@@ -89,8 +97,16 @@ class Lab:
         return self.folder / "nodes" / name / "srv"
 
     def ctl(self, name: str) -> Path:
-        """The service command of a node."""
+        """The service command of a node (see ctl.sh)."""
         return self.folder / "nodes" / name / "ctl"
+
+    def live_port(self, name: str) -> int:
+        """port-flip: the port that the upstream file says serves."""
+        return apps.live_port(self.folder, name)
+
+    def live_release(self, name: str) -> str:
+        """socket-flip: the release whose socket serves."""
+        return apps.live_release(self.folder, self.settings, name)
 
     def flag(self, name: str) -> Path:
         return self.root(name) / "shared" / "drain"
@@ -120,7 +136,7 @@ class Lab:
     # ------------------------------------------------------------ up and down
 
     def up(self) -> None:
-        """Start everything; returns when every server is UP at every balancer."""
+        """Start everything; returns when every app answers and every server is UP at every balancer."""
         self.settings.check(self.folder)
         self._refuse_if_up()
         self._refuse_taken_ports()
@@ -146,7 +162,8 @@ class Lab:
         """Every process of this lab that runs, and the signal that ends it without waiting for requests."""
         known = {process for members in self.recorded.values() for process in members if process.alive}
         found = dict.fromkeys(known | marked(self._mark), int(signal.SIGTERM))
-        for service in self.services:
+        flipping = [service for name in self.settings.node_names for service in self.apps(name)]
+        for service in [*self.services, *flipping]:
             master = service.master()
             found |= dict.fromkeys(family(master) if master else (), service.stop)
         return found
@@ -186,7 +203,8 @@ class Lab:
     def _refuse_taken_ports(self) -> None:
         """HAProxy shares a taken port silently (SO_REUSEPORT), so ask before it can."""
         wanted = [(name, port) for name in self.settings.balancer_names for port in (8080, 8404)]
-        wanted += [(name, port) for name in self.settings.node_names for port in (8080, 8000, SSH_PORT)]
+        ports = (8080, apps.LIVE, apps.OTHER, SSH_PORT)
+        wanted += [(name, port) for name in self.settings.node_names for port in ports]
         for name, port in wanted:
             host = self.settings.host(name)
             with socket.socket() as probe:
@@ -217,6 +235,10 @@ class Lab:
         for service in services:
             service.start(self._environment())
         ready.wait(services, lambda: ready.health(self.settings.host(name)), self.limit_s)
+        if self.settings.strategy == "backup":  # nobody asks it while the live one is well
+            ready.wait(
+                services, lambda: ready.health(self.settings.host(name), apps.OTHER, "/healthz"), self.limit_s
+            )
 
     def _start_balancer(self, name: str) -> None:
         service, path = self.balancer(name), self.socket(name)
@@ -240,6 +262,6 @@ def _members(service: Service) -> list[tuple[int, int]]:
 def _all(start: Callable[[str], None], names: Iterable[str]) -> None:
     """Start each one in a thread of its own; raises the first failure after all have ended."""
     names = tuple(names)
-    with ThreadPoolExecutor(len(names)) as pool:
+    with ThreadPoolExecutor(max(len(names), 1)) as pool:
         for started in [pool.submit(start, name) for name in names]:
             started.result()

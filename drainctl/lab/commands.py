@@ -34,13 +34,32 @@ def lab() -> None:
 @lab.command()
 @folder
 @click.option("--nodes", type=click.IntRange(1, 200), default=4, show_default=True, help="How many.")
-@click.option("--balancers", type=click.IntRange(1, 9), default=2, show_default=True, help="How many.")
+@click.option("--balancers", type=click.IntRange(0, 9), default=2, show_default=True, help="How many.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["http-check", "socket-flip", "port-flip", "backup", "reload"]),
+    default="http-check",
+    show_default=True,
+    help="What the nodes are made for; an in-place one works without balancers too.",
+)
+@click.option(
+    "--arb", is_flag=True, help="A replicated data store instead, for strategy arb: 2 shards of 2 replicas."
+)
+@click.option("--only", is_flag=True, help="drainctl.yml names this strategy alone, not http-check first.")
 @click.option("--base", default="127.0.10", show_default=True, help="First three numbers of all addresses.")
 @click.option(
     "--ssh", is_flag=True, help="A real sshd per node; without it nodes are reached as `via: local`."
 )
 @click.option("--haproxy", type=source, default="auto", show_default=True, help="Where haproxy comes from.")
 @click.option("--nginx", type=source, default="auto", show_default=True, help="Where nginx comes from.")
+@click.option("--keepalive-min", default="", help="nginx's keepalive_min_timeout, such as 2s (newer nginx).")
+@click.option(
+    "--gunicorn-start",
+    type=click.Choice(["chdir", "resolved", "preload"]),
+    default="chdir",
+    show_default=True,
+    help="How gunicorn comes to the release; the last two keep an old one at a reload.",
+)
 @click.option("--inter", default="1s", show_default=True, help="HAProxy's check interval.")
 @click.option(
     "--level",
@@ -58,21 +77,31 @@ def lab() -> None:
 )
 @click.option("--cookie", is_flag=True, help="Clients stay with their server by a cookie.")
 @click.option("--state-file", is_flag=True, help="HAProxy loads its server state at a reload.")
-def up(folder: Path, **settings: Any) -> None:
+def up(folder: Path, arb: bool, **settings: Any) -> None:
     """
     Start the lab and wait until every server is UP at every balancer.
 
     \b
     drainctl lab up
     drainctl lab up --dir /tmp/shop --nodes 6 --inter 500ms
+    drainctl lab up --nodes 1 --balancers 0 --strategy socket-flip
+    drainctl lab up --arb
     """
+    from drainctl.lab.arb import is_arb
     from drainctl.lab.cluster import Lab
 
+    if arb or is_arb(folder):
+        from drainctl.lab import arb_screen
+
+        arb_screen.up(folder, settings["base"])
+        return
     it = Lab(folder, **settings)
     it.up()
     releases, config = it.folder / "releases", it.config
+    nodes, balancers = it.settings.nodes, it.settings.balancers
+    up = f"{_count(nodes, 'node')} up at {_count(balancers, 'balancer')}" if balancers else ""
     click.echo(f"""\
-{len(it.settings.node_names)} nodes are UP at {len(it.urls)} balancers; next:
+{up or f"{_count(nodes, 'node')} up, without a balancer"}; next:
   curl -i {it.urls[0]}/
   drainctl lab load --dir {it.folder} --seconds 30 &
   drainctl -c {config} plan {releases}/v2.tar.gz
@@ -89,9 +118,10 @@ def down(folder: Path) -> None:
     \b
     drainctl lab down --dir /tmp/shop
     """
+    from drainctl.lab.arb import ArbLab, is_arb
     from drainctl.lab.cluster import Lab
 
-    click.echo(f"{Lab.open(folder).down()} processes ended")
+    click.echo(f"{(ArbLab if is_arb(folder) else Lab).open(folder).down()} processes ended")
 
 
 @lab.command()
@@ -103,9 +133,15 @@ def status(folder: Path) -> None:
     \b
     drainctl lab status --dir /tmp/shop
     """
+    from drainctl.lab.arb import is_arb
     from drainctl.lab.cluster import Lab
     from drainctl.lab.ready import servers
 
+    if is_arb(folder):
+        from drainctl.lab import arb_screen
+
+        arb_screen.status(folder)
+        return
     it = Lab.open(folder)
     running = it.running()
     for name, master in running.items():
@@ -138,11 +174,15 @@ def status(folder: Path) -> None:
     "--mix",
     default="get=60,post=30,slow=3,stream=7",
     show_default=True,
-    help="Shares of the kinds of requests.",
+    help="Shares of the kinds of requests; there are also ws and late.",
 )
 @click.option("--fresh", type=float, default=0.1, show_default=True, help="Share on new connections.")
 @click.option(
     "--slow", "slow_s", type=float, default=1.0, show_default=True, help="Seconds a slow page takes."
+)
+@click.option("--ws", "ws_s", type=float, default=6.0, show_default=True, help="Seconds a WebSocket lives.")
+@click.option(
+    "--late", "late_s", type=float, default=1.0, show_default=True, help="Seconds a late client is silent."
 )
 @click.option(
     "--timeout", "timeout_s", type=float, default=15.0, show_default=True, help="Seconds per request."
@@ -163,16 +203,63 @@ def load(folder: Path, urls: tuple[str, ...], out: Path | None, live: bool, **pl
     """
     import asyncio
 
+    from drainctl.lab.arb import is_arb
     from drainctl.lab.cluster import Lab
     from drainctl.lab.generator import play
     from drainctl.lab.plan import Plan
 
+    if is_arb(folder) and not urls:  # of a store: --clients, --seconds and --slow, the long queries
+        from drainctl.lab import arb_screen
+
+        arb_screen.load(folder, clients=plan["clients"], long_s=plan["slow_s"], seconds=plan["seconds"])
+        return
     asked = Plan(urls or Lab.open(folder).urls, **plan)
     report = asyncio.run(play(asked, _tell if live else None))
     if out:
         report.write(out)
     click.echo(report.table())
     raise SystemExit(3 if report.problem else 1 if report.failed else 0)
+
+
+@lab.command("break")
+@folder
+@click.argument("fault", required=False)
+@click.argument("target", required=False)
+@click.option("--for", "seconds", type=click.FloatRange(0, min_open=True), help="Mend it after this time.")
+@click.option("--list", "listed", is_flag=True, help="Name every fault and what it does.")
+def break_(folder: Path, fault: str | None, target: str | None, seconds: float | None, listed: bool) -> None:
+    """
+    Break something in the lab, to see what drainctl does about it. TARGET: a node, a balancer, a release.
+
+    \b
+    drainctl lab break --list
+    drainctl lab break lb-reload lb1
+    drainctl lab break ssh-blackholed web2 --for 10
+    """
+    from drainctl.lab.faults import screen
+
+    if listed or fault is None:
+        click.echo(screen.listed())
+        return
+    screen.broken(folder, fault, target, seconds)
+
+
+@lab.command()
+@folder
+def mend(folder: Path) -> None:
+    """
+    Take away every fault that `break` left.
+
+    \b
+    drainctl lab mend --dir /tmp/shop
+    """
+    from drainctl.lab.faults import screen
+
+    screen.mended(folder)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _tell(tally: Any, seconds: float) -> None:

@@ -1,16 +1,35 @@
 #!/bin/sh
-# ctl start|stop|restart|status: the service command of one node of the lab.
+# ctl start|stop|restart|status [UNIT]: the service command of one node of the lab. UNIT is one of the app's
+# processes: a port (port-flip, backup) or a release (socket-flip); elsewhere there is but one, without a name.
+# restart takes none: it ends all that run and starts what the node is to run now.
 # node.env next to this file names the programs and paths. Exit code 0: done (status: it runs).
 set -u
 here=$(cd "$(dirname "$0")" && pwd) || exit 2
 . "$here/node.env"
 export DRAINCTL_LAB PYTHONDONTWRITEBYTECODE=1
-pidfile=$here/gunicorn.pid
 
-# The master's pid, if the pid file names a process that is this node's gunicorn and no zombie.
+usage() { echo "usage: $0 start|stop|restart|status [UNIT] ($STRATEGY: $UNITS)" >&2; exit 2; }
+
+# What belongs to a unit: its pid file, a text that its command line holds, and how it is started.
+unit() {
+  case $STRATEGY:$1 in
+    http-check: | reload:)
+      pidfile=$here/gunicorn.pid mark=$here/gunicorn.conf.py bind=
+      return ;;
+    port-flip:800[01] | backup:800[01])
+      # Resolved now: a worker that is replaced later comes from the same release.
+      dir=$(readlink -f "$here/srv/current") bind=$HOST:$1 ;;
+    socket-flip:?*)
+      dir=$here/srv/releases/$1 bind=unix:$here/run/$1.sock ;;
+    *) usage ;;
+  esac
+  pidfile=$here/run/$1.pid mark=$here/run/$1.pid
+}
+
+# The master's pid, if the pid file names a process that is this unit's gunicorn and no zombie.
 master() {
   [ -r "$pidfile" ] && read -r pid <"$pidfile" && [ -r "/proc/$pid/cmdline" ] || return 1
-  grep -qF "$here/gunicorn.conf.py" "/proc/$pid/cmdline" 2>/dev/null
+  grep -qF "$mark" "/proc/$pid/cmdline" 2>/dev/null
 }
 
 # A zombie does not run: where nothing reaps orphans, it would be waited for for ever.
@@ -35,8 +54,14 @@ stop() {
 start() {
   if master; then echo "$NODE: gunicorn $pid already runs"; return 0; fi
   rm -f "$pidfile"
-  cd "$here" || return 1
-  "$PYTHON" -m gunicorn --config "$here/gunicorn.conf.py" || return 1
+  if [ -n "$bind" ]; then
+    [ -d "$dir" ] || { echo "$NODE: no release in $dir" >&2; return 1; }
+    set -- --bind "$bind" --chdir "$dir" --pid "$pidfile" --name "$pidfile"
+  else
+    set --
+  fi
+  if [ "$START" = resolved ]; then cd -P "$here/srv/current"; else cd "$here"; fi || return 1
+  "$PYTHON" -m gunicorn --config "$here/gunicorn.conf.py" "$@" || return 1
   tries=500
   until master; do
     tries=$((tries - 1))
@@ -45,10 +70,37 @@ start() {
   done
 }
 
+# The names of the units that have a pid file.
+known() {
+  for file in "$here"/run/*.pid; do
+    [ -e "$file" ] && basename "$file" .pid
+  done
+}
+
+# The names of the units that a restart starts.
+wanted() {
+  case $STRATEGY in
+    port-flip) sed -n 's/.*default "[^"]*:\([0-9]*\)".*/\1/p' "$here/upstream.conf" ;;
+    backup) echo 8001 8000 ;;
+    socket-flip) basename "$(readlink "$here/srv/current")" ;;
+  esac
+}
+
+restart() {
+  if [ "$UNITS" = one ]; then unit "" && stop && start; return; fi
+  for name in $(known); do unit "$name" && stop || return 1; done
+  for name in $(wanted); do unit "$name" && start || return 1; done
+  [ "$STRATEGY" = socket-flip ] || return 0
+  ln -sfn "$name.sock" "$here/run/new" && mv -T "$here/run/new" "$here/run/current.sock"
+}
+
+status() {
+  if master; then echo "$NODE: gunicorn $pid runs${1:+ ($1)}"; else echo "$NODE:${1:+ $1} stopped"; return 3; fi
+}
+
 case ${1-} in
-  start) start ;;
-  stop) stop ;;
-  restart) stop && start ;;
-  status) if master; then echo "$NODE: gunicorn $pid runs"; else echo "$NODE: stopped"; exit 3; fi ;;
-  *) echo "usage: $0 start|stop|restart|status" >&2; exit 2 ;;
+  start | stop) unit "${2-}"; "$1" ;;
+  restart) restart ;;
+  status) unit "${2-}"; status "${2-}" ;;
+  *) usage ;;
 esac

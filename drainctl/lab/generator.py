@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from drainctl.lab.client import Connection, End, connect
 from drainctl.lab.plan import Plan, Request, stream_of, targets
 from drainctl.lab.report import Outcome, Report, Tally
+from drainctl.lab.websocket import talk
 
 LATE_S = 0.1  # a request sent later than this after its time is late
 LATE_SHARE = 0.01  # more late ones than this, and the run was not what it claims to be
@@ -138,15 +139,11 @@ class Generator:
     async def _one(self, due: float, target: int) -> None:
         plan, (url, host, port) = self.plan, self.targets[target]
         request, expected = next(self.requests), self.expected
-        taken = self._kept(target) or await connect(host, port, plan.timeout_s)
-        if isinstance(taken, End):
-            end, reused = taken, False
+        if request.kind == "ws":
+            self.connections += 1
+            end, reused = await talk(host, port, plan.ws_s, plan.timeout_s), False
         else:
-            reused = taken.uses > 0
-            self.connections += not reused
-            end = await taken.ask(request.data, plan.timeout_s)
-            if taken.usable:
-                self.free[target].append(taken)
+            end, reused = await self._ask(request, target)
         now = time.monotonic()
         version = end.answer.headers.get(b"x-release", b"") if end.answer else b""
         name, why = _judge(end, request, expected, version)
@@ -155,6 +152,24 @@ class Generator:
                 name, request.kind, url, now - self.began, now - due, reused, version.decode("latin-1"), why
             )
         )
+
+    async def _ask(self, request: Request, target: int) -> tuple[End, bool]:
+        """How a request ended, and whether its connection was used before."""
+        plan, (_, host, port) = self.plan, self.targets[target]
+        kept = None if request.kind == "late" else self._kept(target)
+        taken = kept or await connect(host, port, plan.timeout_s)
+        if request.kind == "late" and isinstance(taken, Connection):
+            await asyncio.sleep(plan.late_s)
+            if not taken.usable:  # closed before anything was sent on it: nothing is lost, a new one serves
+                taken = await connect(host, port, plan.timeout_s)
+        if isinstance(taken, End):
+            return taken, False
+        reused = taken.uses > 0
+        self.connections += not reused
+        end = await taken.ask(request.data, plan.timeout_s)
+        if taken.usable:
+            self.free[target].append(taken)
+        return end, reused
 
     def _kept(self, target: int) -> Connection | None:
         """A connection that was used before, or None where a new one is due."""
@@ -178,7 +193,7 @@ def _judge(end: End, request: Request, expected: bytes, version: bytes) -> tuple
     answer = end.answer
     if answer is None:
         return end.bin, end.why
-    if not 200 <= answer.status < 300:
+    if not (answer.status == 101 if request.kind == "ws" else 200 <= answer.status < 300):
         return f"http_{answer.status}", " ".join(answer.body[:200].decode("latin-1").split())[:80]
     if expected and version != expected:
         return "wrong_version", f"{version.decode('latin-1') or 'none'}, not {expected.decode('latin-1')}"

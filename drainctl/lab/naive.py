@@ -28,14 +28,9 @@ def restart_node(lab: Lab, name: str, release: str) -> float:
     Returns: seconds. Raises: CommandFailed, CommandTimedOut; PreflightError when the release does not answer.
     """
     began = time.monotonic()
-    root = lab.root(name)
-    folder = root / "releases" / release
-    folder.mkdir(exist_ok=True)
-    unpack(lab.folder / "releases" / f"{release}.tar.gz", folder)
-    _switch(root, release)
-    _restart(lab, name)
-    app = lab.node(name)[0]
-    ready.wait((app,), lambda: _not_yet(lab.settings.host(name), release), ANSWER_LIMIT_S)
+    put(lab, name, release)
+    ctl(lab, name, "restart")
+    wait_for(lab, name, release)
     return time.monotonic() - began
 
 
@@ -50,34 +45,49 @@ def restart_in_turn(lab: Lab, release: str) -> Iterator[tuple[str, float | None]
         yield name, restart_node(lab, name, release)
 
 
-def _switch(root: Path, release: str) -> None:
-    new = root / "current.new"
-    new.symlink_to(f"releases/{release}")
-    new.rename(root / "current")
+def put(lab: Lab, name: str, release: str) -> None:
+    """An archive of DIR/releases unpacked on a node, and `current` pointed at it."""
+    root = lab.root(name)
+    folder = root / "releases" / release
+    folder.mkdir(exist_ok=True)
+    unpack(lab.folder / "releases" / f"{release}.tar.gz", folder)
+    link(root / "current", f"releases/{release}")
 
 
-def _restart(lab: Lab, name: str) -> None:
-    argv = [str(lab.ctl(name)), "restart"]
+def link(path: Path, target: str) -> None:
+    """The symlink `path` pointed at `target` by a rename: it is there at all times."""
+    new = path.with_name("new")
+    new.symlink_to(target)
+    new.rename(path)
+
+
+def ctl(lab: Lab, name: str, *words: str) -> None:
+    """The node's service command. Raises: CommandFailed, CommandTimedOut."""
+    argv, told = [str(lab.ctl(name)), *words], " ".join(("ctl", *words))
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=RESTART_LIMIT_S)
     except subprocess.TimeoutExpired:
-        raise CommandTimedOut(
-            f"{name}: ctl restart still ran after {RESTART_LIMIT_S:g} s", node=name
-        ) from None
+        raise CommandTimedOut(f"{name}: {told} still ran after {RESTART_LIMIT_S:g} s", node=name) from None
     if done.returncode:
         said = (done.stderr or done.stdout).strip() or "nothing"
-        raise CommandFailed(f"{name}: ctl restart ended with {done.returncode} and said: {said}", node=name)
+        raise CommandFailed(f"{name}: {told} ended with {done.returncode} and said: {said}", node=name)
 
 
-def _not_yet(host: str, release: str) -> str | None:
-    """None when the node's own /version is the release, else what it answers."""
-    connection = http.client.HTTPConnection(host, 8080, timeout=2)
+def wait_for(lab: Lab, name: str, text: str, *, port: int = 8080, page: str = "/version") -> None:
+    """Until the page answers this text. Raises: PreflightError."""
+    host = lab.settings.host(name)
+    ready.wait(lab.node(name)[:2], lambda: _not_yet(host, port, page, text), ANSWER_LIMIT_S)
+
+
+def _not_yet(host: str, port: int, page: str, text: str) -> str | None:
+    """None when the page answers the text, else what it answers."""
+    connection = http.client.HTTPConnection(host, port, timeout=2)
     try:
-        connection.request("GET", "/version")
+        connection.request("GET", page)
         answer = connection.getresponse()
         told = answer.read().decode("latin-1").strip()
     except (OSError, http.client.HTTPException) as error:
-        return f"{host}:8080/version: {error}"
+        return f"{host}:{port}{page}: {error}"
     finally:
         connection.close()
-    return None if answer.status == 200 and told == release else f"/version answers {answer.status} {told!r}"
+    return None if answer.status == 200 and told == text else f"{page} answers {answer.status} {told!r}"

@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 from pathlib import Path
 
+from drainctl.lab import apps
+from drainctl.lab.apps import FIRST
 from drainctl.lab.processes import Service
 from drainctl.lab.programs import find, find_on_path
 from drainctl.lab.releases import unpack
 from drainctl.lab.settings import Settings
+from drainctl.nginx import upstream
 from drainctl.templates import folder as templates
 from drainctl.templates import render
-
-FIRST = "v1"  # the release that runs when the lab is up
-
-GUNICORN = """\
-# gunicorn of {node}. Started by ./ctl, which is the node's `service.restart`.
-wsgi_app = "app:application"
-chdir = "{root}/current"  # the link, not what it points at: a restart runs what is current then
-bind = "{host}:8000"
-worker_class = "gthread"
-workers = 2
-threads = 16
-keepalive = 0  # see nginx.conf: one request per connection, so no idle one is closed under a request
-graceful_timeout = 30  # seconds for requests in flight after TERM
-timeout = 60
-backlog = 512
-daemon = True
-pidfile = "{folder}/gunicorn.pid"
-errorlog = "{folder}/gunicorn.log"
-proc_name = "{folder}/gunicorn.conf.py"  # named in the command line, also where setproctitle rewrites it
-control_socket_disable = True  # its default path is one per user: nodes would fight over it
-{tmp}"""
 
 
 def write_balancer(folder: Path, settings: Settings, name: str) -> None:
@@ -51,6 +31,7 @@ def write_balancer(folder: Path, settings: Settings, name: str) -> None:
         inter=settings.inter,
         cookie=settings.cookie,
         state_file=settings.state_file,
+        lines=settings.backend_lines,
     )
     (own / "haproxy.cfg").write_text(text)
     if settings.state_file:
@@ -78,24 +59,37 @@ def write_node(folder: Path, settings: Settings, name: str) -> None:
     unpack(folder / "releases" / f"{FIRST}.tar.gz", root / "releases" / FIRST)
     (root / "current").unlink(missing_ok=True)
     (root / "current").symlink_to(f"releases/{FIRST}")
+    apps.write(folder, settings, name)
     conf = render(
         "nginx/node.conf.j2",
         name=name,
         folder=str(own),
         host=host,
         app=settings.app,
+        generation=upstream.variable(settings.app),
         root=os.geteuid() == 0,
+        strategy=settings.strategy,
+        params=settings.server_params,
+        lines=settings.location_lines,
+        keepalive_min=settings.keepalive_min,
     )
     (own / "nginx.conf").write_text(conf)
     (own / "http-check.conf").write_text(_http_check(f"{root}/shared/drain", settings.app))
-    tmp = 'worker_tmp_dir = "/dev/shm"\n' if os.access("/dev/shm", os.W_OK) else ""  # noqa: S108  heartbeats only
-    (own / "gunicorn.conf.py").write_text(
-        GUNICORN.format(node=name, root=root, host=host, folder=own, tmp=tmp)
-    )
-    (own / "node.env").write_text(f"NODE={name}\nPYTHON={sys.executable}\nDRAINCTL_LAB={folder}\n")
-    ctl = own / "ctl"
-    ctl.write_text(Path(__file__).with_name("ctl.sh").read_text())
-    ctl.chmod(0o755)
+    _point_at_first(folder, settings, name)
+
+
+def _point_at_first(folder: Path, settings: Settings, name: str) -> None:
+    """Where something says which of the app's processes serves, it is the first release's one."""
+    if settings.strategy == "socket-flip":
+        (settings.run(folder, name) / "current.sock").symlink_to(f"{FIRST}.sock")
+    elif settings.strategy == "port-flip":
+        host = settings.host(name)
+        servers = [
+            upstream.Server(f"{host}:{apps.LIVE}", "live"),
+            upstream.Server(f"{host}:{apps.OTHER}", "down"),
+        ]
+        text = upstream.render(settings.app, servers, f"{FIRST}:{apps.LIVE}")
+        (folder / "nodes" / name / "upstream.conf").write_text(text)
 
 
 def _http_check(flag: str, app: str) -> str:
@@ -104,29 +98,23 @@ def _http_check(flag: str, app: str) -> str:
     return snippet.replace("/srv/shop/shared/drain", flag).replace("http://shop/", f"http://{app}/")
 
 
-def node(folder: Path, settings: Settings, name: str) -> tuple[Service, ...]:
-    """The node's app, its nginx and, where asked, its sshd."""
+def nginx(folder: Path, settings: Settings, name: str) -> Service:
     own = folder / "nodes" / name
-    nginx = (
-        find("nginx", settings.nginx),
-        "-p",
-        str(own),
-        "-e",
-        f"{own}/nginx.log",
-        "-c",
-        f"{own}/nginx.conf",
-    )
-    services = [
-        Service(
-            f"{name} gunicorn",
-            (f"{own}/ctl", "start"),
-            own / "gunicorn.pid",
-            own / "gunicorn.conf.py",
-            own / "gunicorn.log",
-            signal.SIGQUIT,  # at once: the lab goes down, nobody is served
-        ),
-        Service(f"{name} nginx", nginx, own / "nginx.pid", own / "nginx.conf", own / "nginx.log"),
-    ]
+    command = nginx_command(settings, str(own))
+    return Service(f"{name} nginx", command, own / "nginx.pid", own / "nginx.conf", own / "nginx.log")
+
+
+def nginx_command(settings: Settings, own: str) -> tuple[str, ...]:
+    """The nginx of the node whose folder is `own`: starts it; with -t tests, with -s reload signals."""
+    program = find("nginx", settings.nginx)
+    return (program, "-p", own, "-e", f"{own}/nginx.log", "-c", f"{own}/nginx.conf")
+
+
+def node(folder: Path, settings: Settings, name: str) -> tuple[Service, ...]:
+    """The app's process that serves, nginx, further processes of the app that are to run, perhaps an sshd."""
+    own = folder / "nodes" / name
+    first, *more = apps.wanted(folder, settings, name)
+    services = [first, nginx(folder, settings, name), *more]
     if settings.ssh:
         sshd = (find_on_path("sshd", "openssh-server"), "-f", f"{own}/sshd_config", "-E", f"{own}/sshd.log")
         services.append(

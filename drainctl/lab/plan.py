@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from drainctl.errors import ConfigError
 
 MIX = "get=60,post=30,slow=3,stream=7"
+KINDS = {"get", "post", "slow", "stream", "ws", "late"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +19,11 @@ class Plan:
 
     urls: `http://host:port`, shared evenly. clients: how many ask, each again as soon as it was answered
     (closed loop). rate: requests per second instead, sent when they are due whatever the answers do (open
-    loop). mix: shares of get, post, slow, stream. fresh: share of requests on a new connection. slow_s,
-    stream_s: how long these pages take. timeout_s: limit of one request. expect: the version that alone
-    may answer once the run is told that the rollout has ended. seed: of the order of kinds.
+    loop). mix: shares of get, post, slow, stream, ws (a WebSocket that lives for ws_s seconds) and late (a
+    new connection that says nothing for late_s seconds, as browsers open some ahead; then a get). fresh:
+    share of requests on a new connection. slow_s, stream_s: how long these pages take. timeout_s: limit of
+    one request. expect: the version that alone may answer once the run is told that the rollout has ended.
+    seed: of the order of kinds.
     """
 
     urls: tuple[str, ...]
@@ -32,6 +35,8 @@ class Plan:
     fresh: float = 0.1
     slow_s: float = 1.0
     stream_s: float = 0.3
+    ws_s: float = 6.0
+    late_s: float = 1.0
     timeout_s: float = 15.0
     expect: str = ""
     seed: int = 1
@@ -74,10 +79,8 @@ def shares(mix: str) -> dict[str, int]:
     found = {}
     for part in mix.split(","):
         kind, _, share = part.strip().partition("=")
-        if kind not in {"get", "post", "slow", "stream"} or not share.isdigit():
-            raise ConfigError(
-                f"mix {mix!r}: {part!r} is not get=, post=, slow= or stream= and a whole number"
-            )
+        if kind not in KINDS or not share.isdigit():
+            raise ConfigError(f"mix {mix!r}: {part!r} is not {'=, '.join(sorted(KINDS))}= and a whole number")
         found[kind] = int(share)
     if not sum(found.values()):
         raise ConfigError(f"mix {mix!r} has no share above 0")
@@ -94,6 +97,8 @@ def stream_of(plan: Plan, host: str) -> Iterator[Request]:
     lines = b"".join(b"%d\n" % number for number in range(10))
     fixed = {
         "get": Request("get", _get("/", host)),
+        "late": Request("late", _get("/", host)),
+        "ws": Request("ws", b""),  # drainctl.lab.websocket says what is sent
         "slow": Request("slow", _get(f"/slow?s={plan.slow_s:g}", host)),
         "stream": Request("stream", _get(f"/stream?s={plan.stream_s:g}&n=10", host), lines),
     }

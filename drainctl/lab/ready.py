@@ -14,18 +14,19 @@ from drainctl.lab.processes import Service
 GONE_S = 0.3  # a master that executes itself anew, as HAProxy's does at a reload, has no name for a moment
 
 
-def health(host: str) -> str | None:
-    """None when /http-check answers 200, else what it answers instead."""
+def health(host: str, port: int = 8080, page: str = "/http-check") -> str | None:
+    """None when the page answers 200, else what it answers instead."""
+    where = f"{host}:{port}{page}"
     try:
-        connection = http.client.HTTPConnection(host, 8080, timeout=2)
+        connection = http.client.HTTPConnection(host, port, timeout=2)
         try:
-            connection.request("GET", "/http-check")
+            connection.request("GET", page)
             status = connection.getresponse().status
         finally:
             connection.close()
     except (OSError, http.client.HTTPException) as error:
-        return f"{host}:8080/http-check: {error}"
-    return None if status == 200 else f"{host}:8080/http-check answers {status}"
+        return f"{where}: {error}"
+    return None if status == 200 else f"{where} answers {status}"
 
 
 def ask(path: Path, command: str) -> str:

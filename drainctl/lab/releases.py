@@ -17,6 +17,8 @@ SOUND: dict[str, Any] = {
     "die_after_s": 0.0,  # seconds after which the app kills itself; 0: never
     "wrong_version": "",  # the version that it tells instead of its own
     "pages_500": False,  # every page answers 500; /healthz and /version stay well
+    "log_posts": False,  # each POST is a line of srv/shared/posts as it begins: what ran twice is there twice
+    "only_on": "",  # the node (web2) on which it misbehaves; "": on all of them
     "slow_factor": 0,  # each page takes this many times 10 ms longer
 }
 
@@ -34,7 +36,7 @@ def make_release(folder: Path, release: str, **settings: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{release}.tar.gz"
     with path.open("wb") as file:
-        file.write(_packed({"app.py": APP.read_bytes(), "release.json": _described(release, settings)}))
+        file.write(packed({"app.py": APP.read_bytes(), "release.json": _described(release, settings)}))
     return path
 
 
@@ -58,7 +60,8 @@ def _described(release: str, settings: dict[str, Any]) -> bytes:
     return json.dumps({"id": release, **SOUND, **settings}, indent=2).encode() + b"\n"
 
 
-def _packed(files: dict[str, bytes]) -> bytes:
+def packed(files: dict[str, bytes]) -> bytes:
+    """A tar.gz of these files; equal contents, equal bytes."""
     from gzip import GzipFile
 
     packed = io.BytesIO()

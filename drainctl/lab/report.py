@@ -6,7 +6,8 @@ What became of every request: one bin each, times, and a report of both.
     refused        nobody listened
     reset          the connection was reset before the answer's first byte
     closed         the connection was closed in good order, with no byte of an answer
-    cut            the answer began and did not end: closed, reset, or shorter than it said
+    cut            the answer began and did not end: closed, reset, or shorter than it said; a WebSocket that
+                   was opened and ended before its client closed it
     timeout        no whole answer within the limit (connecting counts)
     wrong_body     200, but not the bytes that were to come back
     wrong_version  200, but not from the release that alone may answer by now
@@ -59,9 +60,9 @@ class Report:
     All that a run of the load generator saw.
 
     requests: all that were started; each is in exactly one of `bins`. seconds: from the first one's start to
-    the last one's. kinds: per kind (get, post, slow,
-    stream) its requests, failures and times. versions: X-Release of whole answers. targets: requests and
-    failures by URL. timeline: per second (by when the request ended): second, requests, failed, longest_s.
+    the last one's. kinds: per kind (see `drainctl.lab.plan.Plan`) its requests, failures and times. versions:
+    X-Release of whole answers. targets: requests and failures by URL. timeline: per second (by when the
+    request ended): second, requests, failed, longest_s.
     failures: the first 50, each with its time, kind, bin, URL, whether its connection was used before,
     and the reason. late: requests sent more than 0.1 s after their time (constant rate only); latest_s:
     the worst. lag_s: longest time the generator itself was held up. cpu_s: its processor time. problem:

@@ -84,14 +84,11 @@ class Reader:
             if len(self._buffer) > HEAD_MAX:
                 raise Garbled(f"no end of the head within {HEAD_MAX} bytes")
             return False
-        status_line, *lines = bytes(self._buffer[:end]).split(b"\r\n")
+        answer, persistent = read_head(bytes(self._buffer[:end]))
         del self._buffer[: end + 4]
-        found = STATUS_LINE.fullmatch(status_line)
-        if not found:
-            raise Garbled(f"not a status line: {status_line[:80]!r}")
-        if not found[2].startswith(b"1"):
-            self._answer = Answer(int(found[2]), _headers(lines))
-            self._frame(self._answer, found[1] == b"1")
+        if answer.status >= 200:
+            self._answer = answer
+            self._frame(answer, persistent)
         return True
 
     def _frame(self, answer: Answer, persistent: bool) -> None:
@@ -131,6 +128,19 @@ class Reader:
             self._chunks.append(bytes(buffer[start:end]))
             del buffer[: end + 2]
         return None
+
+
+def read_head(head: bytes) -> tuple[Answer, bool]:
+    """
+    A head without its empty line: the answer, with no body yet, and whether it is HTTP/1.1.
+
+    Raises: Garbled.
+    """
+    status_line, *lines = head.split(b"\r\n")
+    found = STATUS_LINE.fullmatch(status_line)
+    if not found:
+        raise Garbled(f"not a status line: {status_line[:80]!r}")
+    return Answer(int(found[2]), _headers(lines)), found[1] == b"1"
 
 
 def _headers(lines: list[bytes]) -> dict[bytes, bytes]:

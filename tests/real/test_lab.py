@@ -20,7 +20,7 @@ import pytest
 from drainctl.config.load import load as load_config
 from drainctl.config.placeholders import fill
 from drainctl.errors import ConfigError, PreflightError
-from drainctl.lab import parts, ready
+from drainctl.lab import apps, parts, ready
 from drainctl.lab.cluster import Lab
 from drainctl.lab.describe import drainctl_yml
 from drainctl.lab.load import Load
@@ -228,7 +228,7 @@ def test_down_touches_no_stranger(make_lab):
 
 
 def test_a_part_that_does_not_start_is_named_with_the_end_of_its_log(make_lab, monkeypatch):
-    monkeypatch.setattr(parts, "GUNICORN", parts.GUNICORN.replace("app:application", "nothing:here"))
+    monkeypatch.setattr(apps, "GUNICORN", apps.GUNICORN.replace("app:application", "nothing:here"))
     lab = make_lab("127.0.35", nodes=1, balancers=1)
     with pytest.raises(PreflightError, match="web1 gunicorn") as caught:
         lab.up()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import itertools
 import json
 import signal
@@ -37,8 +39,11 @@ class Server:
     connection.write, .close, .reset are all that it has. `asked` counts the requests that came.
     """
 
-    def __init__(self, behave: Callable[[int, Connection], None]) -> None:
+    def __init__(
+        self, behave: Callable[[int, Connection], None], protocol: type[Connection] | None = None
+    ) -> None:
         self.behave = behave
+        self.protocol = protocol or Connection
         self.asked = 0
         self.loop = asyncio.new_event_loop()
         self.connections: set[Connection] = set()
@@ -48,7 +53,7 @@ class Server:
 
     def _run(self) -> None:
         async def listen() -> None:
-            self.server = await self.loop.create_server(lambda: Connection(self), HOST, 0)
+            self.server = await self.loop.create_server(lambda: self.protocol(self), HOST, 0)
             self.url = f"http://{HOST}:{self.server.sockets[0].getsockname()[1]}"
 
         self.loop.run_until_complete(listen())
@@ -182,6 +187,71 @@ def test_silence_is_a_timeout_and_the_connection_is_not_used_again():
     assert report.bins == {"ok": 4, "timeout": 1}
     assert report.connections == 2
     assert 0.3 <= report.longest_s < 5
+
+
+def test_a_late_client_is_silent_first_and_never_asks_on_a_connection_that_was_closed_meanwhile(until):
+    with Server(some_of(set(), nothing)) as server:
+        report = load(server, requests=3, clients=1, mix="late=1", late_s=0.2)
+        assert report.bins == {"ok": 3}
+        assert report.connections == 3
+        assert report.longest_s >= 0.2
+
+        run = Load([server.url], clients=1, requests=1, mix="late=1", late_s=0.5).start()
+        until("its connection", lambda: server.connections)
+        server.loop.call_soon_threadsafe(next(iter(server.connections)).close)
+        assert run.wait().bins == {"ok": 1}
+    assert server.asked == 4
+
+
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        (BUSY, "http_503"),
+        (OK, "http_200"),
+        (b"", "closed"),
+        (SWITCH, "cut"),
+        (SWITCH + b"Sec-WebSocket-Accept: bm8=\r\n\r\n", "garbled"),
+    ],
+)
+def test_a_websocket_that_is_not_opened_is_counted_by_what_came_instead(what, expected):
+    with Server(lambda _, connection: write_then(what, "close")(connection)) as server:
+        assert load(server, requests=2, clients=1, mix="ws=1").bins == {expected: 2}
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        (b"\x81\x05wrong", "wrong_body"),
+        (b"\x88\x02\x03\xe9", "cut"),  # "going away", though nobody asked it to
+        (b"\x81\x7e\x10\x00", "garbled"),
+        (b"\x81", "cut"),
+    ],
+)
+def test_a_websocket_that_ends_otherwise_than_by_its_client_has_failed(after, expected):
+    class Echo(Connection):
+        """Opens a WebSocket as RFC 6455 wants it, and answers the first message with `after`."""
+
+        def data_received(self, data: bytes) -> None:
+            if b"Sec-WebSocket-Key: " not in data:
+                self.write(after)
+                self.close()
+                return
+            key = data.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0]
+            told = hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()  # noqa: S324  RFC 6455
+            self.write(SWITCH + b"Sec-WebSocket-Accept: " + base64.b64encode(told) + b"\r\n\r\n")
+
+    with Server(nothing, Echo) as server:
+        assert load(server, requests=2, clients=1, mix="ws=1").bins == {expected: 2}
+
+
+def test_a_websocket_that_is_not_answered_is_a_timeout_and_nobody_there_is_refused():
+    with Server(some_of({1}, nothing)) as server:
+        url = server.url
+        assert load(server, requests=1, clients=1, mix="ws=1", timeout_s=0.3).bins == {"timeout": 1}
+    assert Load([url], clients=1, requests=2, mix="ws=1").start().wait().bins == {"refused": 2}
 
 
 def test_nobody_listening_is_refused():

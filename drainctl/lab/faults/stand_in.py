@@ -1,0 +1,175 @@
+"""
+A process that stands in for something that went wrong, in the background until it is ended.
+
+    python -m drainctl.lab.faults.stand_in PIDFILE mute unix:PATH        accepts, and never answers
+                                                   full HOST PORT        does not even accept
+                                                   late HOST PORT TO S   passes on to port TO, S seconds late
+                                                   get HOST PORT S       a request that takes S seconds
+                                                   ws HOST PORT S        a WebSocket that lives S seconds
+
+It returns when it is ready and goes on as a daemon. PIDFILE gets its pid and start time; `get` and `ws`
+write what became of them beside it, as PIDFILE's name with .said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from drainctl.lab.processes import started_at
+
+FILLERS = 8  # connections that wait in a backlog of one: the kernel drops every further SYN (tcp(7))
+CHUNK = 65536
+LONGEST_S = 600.0
+GoOn = Callable[[], object]
+
+
+def main() -> None:
+    pidfile, what, *words = sys.argv[1:]
+    listeners: dict[str, Callable[..., GoOn]] = {"mute": mute, "full": full, "late": late}
+    clients: dict[str, Callable[..., GoOn]] = {"get": get, "ws": ws}
+    go_on = listeners[what](*words) if what in listeners else clients[what](pidfile, *words)
+    _become_daemon(Path(pidfile))
+    go_on()
+
+
+def _become_daemon(pidfile: Path) -> None:
+    """The child goes on; whoever started us sees us end once the pid file is there."""
+    child = os.fork()
+    if child:
+        pidfile.write_text(f"{child} {started_at(child)}\n")
+        os._exit(0)
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(null, number)
+
+
+# ---------------------------------------------------------------- listeners
+
+
+def mute(address: str) -> GoOn:
+    """The kernel accepts for us, and nobody reads."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address.removeprefix("unix:"))
+    listener.listen(512)
+    return lambda: _hold(listener)
+
+
+def full(host: str, port: str) -> GoOn:
+    """A backlog that is full: to who connects, packets seem to get lost, as behind a dead machine."""
+    listener = _listener(host, port, 0)
+    waiting = []
+    for _ in range(FILLERS):
+        filler = socket.socket()
+        filler.setblocking(False)
+        filler.connect_ex((host, int(port)))
+        waiting.append(filler)
+    return lambda: _hold(listener, *waiting)
+
+
+def _hold(*sockets: socket.socket) -> None:
+    """They stay open for as long as this process lives."""
+    while sockets:
+        signal.pause()
+
+
+def late(host: str, port: str, to: str, seconds: str) -> GoOn:
+    """Each byte comes through, `seconds` later in each direction."""
+    listener = _listener(host, port, 128)
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(host, int(to))
+        await asyncio.gather(_carry(reader, back, float(seconds)), _carry(there, writer, float(seconds)))
+
+    async def serve() -> None:
+        server = await asyncio.start_server(pass_on, sock=listener)
+        await server.serve_forever()
+
+    return lambda: asyncio.run(serve())
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float) -> None:
+    """What is read is written when its time has come, while more is read."""
+    due: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+    async def read() -> None:
+        part = b"-"
+        while part:
+            try:
+                part = await reader.read(CHUNK)
+            except OSError:
+                part = b""
+            await due.put((time.monotonic() + seconds, part))
+
+    async def write() -> None:
+        while True:
+            at, part = await due.get()
+            await asyncio.sleep(max(0.0, at - time.monotonic()))
+            if not part:
+                writer.close()
+                return
+            writer.write(part)
+
+    await asyncio.gather(read(), write())
+
+
+def _listener(host: str, port: str, backlog: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, int(port)))
+    listener.listen(backlog)
+    return listener
+
+
+# ---------------------------------------------------------------- clients
+
+
+def get(pidfile: str, host: str, port: str, seconds: str) -> GoOn:
+    """The request is sent before this returns."""
+    import http.client
+
+    link = http.client.HTTPConnection(host, int(port), timeout=LONGEST_S)
+    link.request("GET", f"/slow?s={seconds}", headers={"Connection": "close"})
+
+    def wait() -> None:
+        began = time.monotonic()
+        try:
+            answer = link.getresponse()
+            whole = answer.read().endswith(b", slowly\n")
+            told = f"{answer.status}{'' if whole else ', cut short'}"
+        except (OSError, http.client.HTTPException) as error:
+            told = f"lost: {error!r}"
+        _say(pidfile, f"{told} after {time.monotonic() - began:.1f} s")
+
+    return wait
+
+
+def ws(pidfile: str, host: str, port: str, seconds: str) -> GoOn:
+    """It is opened soon after this returns."""
+    from drainctl.lab.websocket import talk
+
+    def converse() -> None:
+        began = time.monotonic()
+        end = asyncio.run(talk(host, int(port), float(seconds), 15.0))
+        told = "closed as agreed" if end.answer and end.answer.status == 101 else f"lost: {end.bin} {end.why}"
+        _say(pidfile, f"{told} after {time.monotonic() - began:.1f} s")
+
+    return converse
+
+
+def _say(pidfile: str, text: str) -> None:
+    path = Path(pidfile).with_suffix(".said")
+    written = path.with_suffix(".new")
+    written.write_text(text + "\n")
+    written.rename(path)
+
+
+if __name__ == "__main__":
+    main()
