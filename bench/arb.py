@@ -4,9 +4,9 @@ What a dead store machine costs, and what a healthy one costs more; all from one
     python bench/arb.py [--processes 8] [--calls 2000]
 
 1. Eight processes, a machine that drops packets (its accept queue is full), its replica beside it; they come
-   together, or 0.1 s apart; each asks twice. Against: requests with timeout=(1, 900) and the replica asked by
-hand,
-   the same with one timeout for all, urllib3's Retry, httpx. A long query tells whether the limits suit it.
+   together, or 0.1 s apart; each asks twice. Against: requests with timeout=(1, 900) and the replica asked
+   by hand, the same with one timeout for all, urllib3's Retry, httpx. A long query tells whether the limits
+   suit it.
 2. A healthy call through the session against plain requests, in turn, with the same pool.
 3. A look at the board against what else it could be kept in.
 

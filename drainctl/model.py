@@ -115,7 +115,7 @@ class Service(NamedTuple):
 
     start, stop: one process of several, by `{port}`, `{socket}` or `{release}`. ports: the two ports of
     port-flip and backup. address: where the app listens on the node. ask: a command that asks a process
-    which does not speak HTTP for `{path}`.
+    which does not speak HTTP for `{path}`. sockets: the two of backup instead of ports, the live one first.
     """
 
     restart: str | None = None
@@ -126,6 +126,7 @@ class Service(NamedTuple):
     address: str = "127.0.0.1"
     ask: str | None = None
     reload: Reload | None = None
+    sockets: tuple[str, ...] = ()
 
 
 class Nginx(NamedTuple):
@@ -136,7 +137,8 @@ class Nginx(NamedTuple):
     generation: URL that answers with which configuration a worker was started. worker_limit_s: how long
     old workers may live. fail_timeout_s: nginx's own, 0 where max_fails=0. clients: what becomes of idle
     client connections at a reload: "nudge" takes the node out at the balancers for that moment, "kept"
-    says that this set-up loses none, "lost" accepts that some requests are.
+    says that this set-up loses none, "lost" accepts that some requests are; backup on ports asks for one of
+    the last two, since an app that ends may lose POSTs.
     """
 
     upstream: str

@@ -174,10 +174,16 @@ class MarkDown:
     lasts_s: float | None
     why: str
 
+    @property
+    def told(self) -> str:
+        return "mark it down on the board" + (f", for {self.lasts_s:.0f} s at most" if self.lasts_s else "")
+
 
 @dataclass(frozen=True, slots=True)
 class MarkUp:
     """Take this rollout's mark away from the board."""
+
+    told: str = "take its mark off the board"
 
 
 Act = (

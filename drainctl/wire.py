@@ -13,6 +13,7 @@ from drainctl.errors import ConfigError
 from drainctl.http import Http
 from drainctl.journal.door import Store
 from drainctl.journal.open import open_store
+from drainctl.machines import Machines
 from drainctl.model import Cluster, Connect, Node
 from drainctl.node.door import Transport
 from drainctl.node.host import Host
@@ -42,6 +43,9 @@ class Wired:
         self.fleet = Fleet(doors, every_s=LOOKS_APART_S)
         self._transports = {node.name: open_transport(node, cluster.connect) for node in cluster.nodes}
         self.hosts: Mapping[str, Host] = {node.name: self._host(node) for node in cluster.nodes}
+        self.machines = Machines(
+            cluster, self.http, fill=lambda node, text: fill(text, values_of(cluster, node, None))
+        )
         self._store: Store | None = None
 
     @property
@@ -63,6 +67,7 @@ class Wired:
         """Ends threads and connections. May be called twice."""
         self.fleet.close()
         in_parallel([transport.close for transport in (*self._transports.values(), *self._tunnels)])
+        self.machines.close()
         self.http.close()
         if self._store is not None:
             self._store.close()

@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from drainctl.arb.async_client import AsyncReplicaClient, AsyncReplicaTransport
     from drainctl.arb.board import Board, Down, MemoryBoard
+    from drainctl.arb.boards import OpenBoard, board_of
     from drainctl.arb.errors import ArbError, MaybeSent, NotSent
+    from drainctl.arb.etcd_board import EtcdBoard
     from drainctl.arb.file_board import FileBoard
     from drainctl.arb.metrics import board_metrics, client_metrics
     from drainctl.arb.policy import Fault, Policy, Try
+    from drainctl.arb.postgres_board import PostgresBoard
     from drainctl.arb.prober import Prober
     from drainctl.arb.render import render_arb
     from drainctl.arb.session import ReplicaAdapter, ReplicaSession, answered_by
@@ -33,19 +36,23 @@ _HOME = {
     "AsyncReplicaTransport": "async_client",
     "Board": "board",
     "Down": "board",
+    "EtcdBoard": "etcd_board",
     "Fault": "policy",
     "FileBoard": "file_board",
     "Machine": "shards",
     "MaybeSent": "errors",
     "MemoryBoard": "board",
     "NotSent": "errors",
+    "OpenBoard": "boards",
     "Policy": "policy",
+    "PostgresBoard": "postgres_board",
     "Prober": "prober",
     "ReplicaAdapter": "session",
     "ReplicaSession": "session",
     "Shard": "shards",
     "Try": "policy",
     "answered_by": "session",
+    "board_of": "boards",
     "board_metrics": "metrics",
     "client_metrics": "metrics",
     "render_arb": "render",
@@ -58,13 +65,16 @@ __all__ = [
     "AsyncReplicaTransport",
     "Board",
     "Down",
+    "EtcdBoard",
     "Fault",
     "FileBoard",
     "Machine",
     "MaybeSent",
     "MemoryBoard",
     "NotSent",
+    "OpenBoard",
     "Policy",
+    "PostgresBoard",
     "Prober",
     "ReplicaAdapter",
     "ReplicaSession",
@@ -72,6 +82,7 @@ __all__ = [
     "Try",
     "answered_by",
     "board_metrics",
+    "board_of",
     "client_metrics",
     "render_arb",
     "shards_of",

@@ -13,22 +13,21 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
 
-from drainctl.arb.board import Board, MemoryBoard, fault_mark
+from drainctl.arb.board import Board
 from drainctl.arb.dial import vanishing
-from drainctl.arb.errors import ArbError, MaybeSent, NotSent, told
-from drainctl.arb.file_board import FileBoard
-from drainctl.arb.in_flight import LOOK_S, Attempt, InFlight
-from drainctl.arb.policy import Course, Fault, Policy, order, up
-from drainctl.arb.prober import Prober
-from drainctl.arb.shards import Machine, Shard, shards_of
+from drainctl.arb.errors import MaybeSent, NotSent
+from drainctl.arb.faults import GONE, fault_of, kinds, raised
+from drainctl.arb.in_flight import LOOK_S, Attempt
+from drainctl.arb.policy import Fault, Policy
+from drainctl.arb.replicas import Replicas
+from drainctl.arb.shards import Machine
 
-GONE = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
+SILENT = (httpx.TimeoutException,)
 STREAMED = "drainctl.arb.streamed"  # a request's extension: the caller reads the answer bit by bit
 
 
@@ -52,12 +51,16 @@ class HttpxAnswerCut(MaybeSent, httpx.RemoteProtocolError):
     """A machine had it, and its answer ended too early."""
 
 
-KINDS: dict[Fault, type[ArbError]] = {
-    Fault.CONNECT_LIMIT: HttpxConnectLimit,
-    Fault.TLS_LIMIT: HttpxConnectLimit,
-    Fault.SILENT: HttpxNoAnswer,
-    Fault.CUT: HttpxAnswerCut,
-}
+KINDS = kinds(
+    HttpxNotSent,
+    HttpxMaybeSent,
+    {
+        Fault.CONNECT_LIMIT: HttpxConnectLimit,
+        Fault.TLS_LIMIT: HttpxConnectLimit,
+        Fault.SILENT: HttpxNoAnswer,
+        Fault.CUT: HttpxAnswerCut,
+    },
+)
 
 
 class AsyncReplicaTransport(httpx.AsyncBaseTransport):
@@ -66,8 +69,8 @@ class AsyncReplicaTransport(httpx.AsyncBaseTransport):
 
     Args:
         shards: shard → its machines' URLs, in the order in which they are asked.
-        board: a `Board`, or the path of a file that all processes of this machine share; None: this client
-            alone.
+        board: a `Board`, the path of a file that all processes of this machine share, or the URL of a board
+            that all machines share (see `board_of`); None: this client alone.
         policy: limits and habits.
         probe: whether a thread of this process probes machines that are down, while nobody else does.
         pool: connections in all; None: no limit, since one that waits for a place waits for other machines.
@@ -87,16 +90,13 @@ class AsyncReplicaTransport(httpx.AsyncBaseTransport):
         verify: Any = True,
         cert: Any = None,
     ) -> None:
-        self.shards = shards_of(shards)
-        self.policy = policy or Policy()
-        if board is None:
-            board = MemoryBoard()
-        self.board: Board = FileBoard(board) if isinstance(board, str | os.PathLike) else board
-        self._opened = self.board if self.board is not board else None
-        self._prober = Prober(self.shards, self.board, self.policy) if probe else None
-        if self._prober is not None and isinstance(verify, bool | str):
-            self._prober.trust(verify, cert)
-        self.in_flight = InFlight(self.board, self._prober.start if self._prober else lambda: None)
+        self._replicas = Replicas(shards, board, policy, probe=probe)
+        self.shards = self._replicas.shards
+        self.policy = self._replicas.policy
+        self.board = self._replicas.board
+        self.in_flight = self._replicas.in_flight
+        if self._replicas.prober is not None and isinstance(verify, bool | str):
+            self._replicas.prober.trust(verify, cert)
         limits = httpx.Limits(max_connections=pool, keepalive_expiry=self.policy.keep_s)
         options = vanishing(self.policy.dead_s)
         self._direct = httpx.AsyncHTTPTransport(
@@ -113,23 +113,20 @@ class AsyncReplicaTransport(httpx.AsyncBaseTransport):
         shard = self.shards.get(request.url.host)
         if shard is None:
             raise httpx.UnsupportedProtocol(f"{request.url}: no shard {request.url.host!r}", request=request)
-        down = self.board.down()
-        repeatable = self.policy.repeatable(request.method, str(request.url), request.headers)
-        ways = order(shard, {name: mark.by_hand for name, mark in down.items()})
-        course = Course(ways, repeatable)
-        machine = course.machine
-        while machine is not None:
-            movable = repeatable and self.policy.move
-            attempt = Attempt(machine.name, self.board, known_down=machine.name in down, movable=movable)
+        way = self._replicas.way(shard, request.method, str(request.url), request.headers)
+        # An iterator that was read cannot be read again.
+        whole = isinstance(request.stream, httpx.ByteStream)
+        for attempt in way:
             try:
-                response = await self._sent(attempt, machine, request)
+                response = await self._sent(attempt, attempt.machine, request)
             except (httpx.TransportError, _Moved) as error:
                 cause: Exception = error
+                fault = fault_of(error, attempt, silent=SILENT, connecting=_while_connecting)
+                way.failed(attempt, fault, again=not fault.sent or whole)
             else:
-                response.extensions["arb_machine"] = machine.name
+                response.extensions["arb_machine"] = attempt.machine.name
                 return response
-            machine = self._next(shard, course, machine, attempt, cause, request)
-        raise _raised(shard.name, course, request) from cause
+        raise raised(KINDS, shard.name, way.course, request=request) from cause
 
     async def _sent(self, attempt: Attempt, machine: Machine, request: httpx.Request) -> httpx.Response:
         one = _readdressed(request, machine, self.policy, attempt)
@@ -158,33 +155,9 @@ class AsyncReplicaTransport(httpx.AsyncBaseTransport):
             response.status_code, headers=response.headers, stream=httpx.ByteStream(body), extensions=kept
         )
 
-    def _next(
-        self,
-        shard: Shard,
-        course: Course,
-        machine: Machine,
-        attempt: Attempt,
-        error: Exception,
-        request: httpx.Request,
-    ) -> Machine | None:
-        fault = _fault(error, attempt)
-        took_s = time.monotonic() - attempt.began
-        if course.failed(fault, reused=attempt.reused, took_s=took_s):
-            self.board.mark(fault_mark(machine.name, f"{fault.words} ({took_s:.2f} s)", self.policy.hold_s))
-        self.in_flight.lost(course.tries[-1])
-        if course.machine is None:
-            course.once_more(up(shard, self.board.down()))
-        # An iterator that was read cannot be read again.
-        again = not fault.sent or isinstance(request.stream, httpx.ByteStream)
-        return course.machine if again else None
-
     async def aclose(self) -> None:
         """End the threads, close the connections."""
-        self.in_flight.close()
-        if self._prober is not None:
-            self._prober.stop()
-        if isinstance(self._opened, FileBoard):
-            self._opened.close()
+        self._replicas.close()
         await self._direct.aclose()
 
 
@@ -235,7 +208,7 @@ async def _moving(asking: Any, attempt: Attempt) -> httpx.Response:
                 return task.result()
             if attempt.hung or (not attempt.sent and attempt.learned()):
                 attempt.fault = Fault.HUNG if attempt.sent else Fault.LEARNED
-                raise _Moved(attempt.machine)
+                raise _Moved(attempt.machine.name)
     finally:
         if not task.done():
             task.cancel()
@@ -261,43 +234,12 @@ def _readdressed(request: httpx.Request, machine: Machine, policy: Policy, attem
     return httpx.Request(request.method, url, headers=headers, stream=request.stream, extensions=extensions)
 
 
-def _raised(shard: str, course: Course, request: httpx.Request) -> ArbError:
-    fault = course.worst
-    kind: Any = KINDS.get(fault, HttpxMaybeSent if fault.sent else HttpxNotSent)
-    error: ArbError = kind(told(shard, course.tries, fault), request=request)
-    error.shard, error.tries, error.fault = shard, tuple(course.tries), fault
-    return error
-
-
-def _fault(error: Exception, attempt: Attempt) -> Fault:
-    """What went wrong with an attempt: by how far it came, then by what was raised."""
-    if attempt.fault is not None:
-        return attempt.fault
-    codes = {one.errno for one in _chain(error) if isinstance(one, OSError)}
-    if not attempt.sent:
-        return _while_connecting(error, codes)
-    if codes & GONE:
-        return Fault.VANISHED
-    if isinstance(error, httpx.TimeoutException):
-        return Fault.SILENT
-    return Fault.CUT if attempt.answered else Fault.CLOSED
-
-
-def _while_connecting(error: Exception, codes: set[int | None]) -> Fault:
-    if isinstance(error, httpx.ConnectTimeout):
+def _while_connecting(causes: tuple[BaseException, ...]) -> Fault:
+    codes = {one.errno for one in causes if isinstance(one, OSError)}
+    if isinstance(causes[0], httpx.ConnectTimeout):
         return Fault.CONNECT_LIMIT
     if errno.ECONNREFUSED in codes:
         return Fault.REFUSED
     if codes & GONE:
         return Fault.UNREACHABLE
-    return Fault.TLS_FAILED if "SSL" in str(error) else Fault.LOCAL
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    waiting = [error]
-    while waiting:
-        one = waiting.pop()
-        if one is not None:
-            yield one
-            waiting.append(one.__cause__ or one.__context__)
-            waiting += one.exceptions if isinstance(one, BaseExceptionGroup) else []
+    return Fault.TLS_FAILED if "SSL" in str(causes[0]) else Fault.LOCAL

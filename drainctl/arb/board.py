@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 WORDS = 200  # longest `by` and `why`, characters: a board is for machines that are in a hurry
@@ -30,6 +30,7 @@ class Down:
         by: who said so: `host:pid`, or a person.
         why: in words.
         by_hand: said by a person or a rollout: no probe lifts it, and queries in flight are left in peace.
+        rollout: the id of the rollout that said so; "" for a person or a fault.
     """
 
     machine: str
@@ -38,6 +39,7 @@ class Down:
     by: str
     why: str
     by_hand: bool = False
+    rollout: str = ""
 
     def __post_init__(self) -> None:
         for field in ("by", "why"):
@@ -82,6 +84,13 @@ def me() -> str:
     return f"{os.uname().nodename}:{os.getpid()}"
 
 
+def user() -> str:
+    """Who says so, where it is a person or a rollout: `user@host`."""
+    import getpass
+
+    return f"{getpass.getuser()}@{os.uname().nodename}"
+
+
 def fault_mark(machine: str, why: str, hold_s: float) -> Down:
     """A mark that says what a client or a prober saw, for hold_s seconds from now."""
     now = time.time()
@@ -104,6 +113,11 @@ def lifted(marks: Marks, machine: str, *, by_hand: bool) -> Marks:
     if old is None or (old.by_hand and not by_hand):
         return marks
     return {name: down for name, down in marks.items() if name != machine}
+
+
+def rows_of(marks: Marks) -> list[dict[str, object]]:
+    """The marks as JSON can say them; `Down(**row)` reads one. What is empty is left out."""
+    return [{name: value for name, value in asdict(mark).items() if value != ""} for mark in marks.values()]
 
 
 def standing(marks: Marks, now: float) -> Marks:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,9 +13,10 @@ from drainctl.errors import ConfigError
 
 if TYPE_CHECKING:
     from drainctl.arb.board import Down
-    from drainctl.arb.file_board import FileBoard
+    from drainctl.arb.boards import OpenBoard
     from drainctl.arb.shards import Shard
 
+WRITTEN_S = 5.0  # how long a person waits for a board's store
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 _board = click.option(
@@ -25,8 +24,8 @@ _board = click.option(
     "path",
     required=True,
     envvar="DRAINCTL_ARB_BOARD",
-    metavar="PATH",
-    help="The board's file [or DRAINCTL_ARB_BOARD].",
+    metavar="BOARD",
+    help="A file, postgresql://… or etcd://… [or DRAINCTL_ARB_BOARD].",
 )
 _shards = click.option(
     "--shard",
@@ -92,15 +91,15 @@ def down(machines: tuple[str, ...], path: str, why: str, lasts: str | None) -> N
     \b
     drainctl arb down 10.0.0.11:8080 --why "new disk" --for 1h --board /run/shop/arb.board
     """
-    from drainctl.arb.board import Down
+    from drainctl.arb.board import Down, user
 
     now = time.time()
     until = now + seconds(lasts) if lasts else None
     with_port = [_machine(machine) for machine in machines]
     board = _opened(path)
     for machine in with_port:
-        board.mark(Down(machine, now, until, f"{getpass.getuser()}@{os.uname().nodename}", why, by_hand=True))
-        _written(board)
+        board.mark(Down(machine, now, until, user(), why, by_hand=True))
+        _written(board, path)
         click.echo(
             f"{machine} is down" + (f" for {lasts}" if lasts else f" until `drainctl arb up {machine}`")
         )
@@ -121,7 +120,7 @@ def up(machines: tuple[str, ...], path: str) -> None:
     for machine in machines:
         was = machine in board.down()
         board.lift(machine, by_hand=True)
-        _written(board)
+        _written(board, path)
         click.echo(f"{machine} is up" if was else f"{machine} was not down")
     board.close()
 
@@ -171,7 +170,7 @@ def table(marks: Sequence[Down], shards: dict[str, Shard], now: float) -> list[s
     rows = [("machine", "shard", "state", "since", "until", "by", "why")] if marks or serves else []
     for mark in sorted(marks, key=lambda one: one.machine):
         until = "arb up" if mark.until is None else f"in {ago(mark.until - now)}"
-        state = "by hand" if mark.by_hand else "down"
+        state = f"rollout {mark.rollout}" if mark.rollout else "by hand" if mark.by_hand else "down"
         since = f"{ago(now - mark.since)} ago"
         rows.append((mark.machine, serves.get(mark.machine, "-"), state, since, until, mark.by, mark.why))
     downs = {mark.machine for mark in marks}
@@ -224,17 +223,24 @@ def _machine(text: str) -> str:
     return text
 
 
-def _opened(path: str) -> FileBoard:
-    from drainctl.arb.file_board import FileBoard
+def _opened(path: str) -> OpenBoard:
+    from drainctl.arb.boards import board_of
 
-    board = FileBoard(path)
+    try:
+        board = board_of(path)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     board.down()
-    _written(board)
+    _written(board, path)
     return board
 
 
-def _written(board: FileBoard) -> None:
-    if board.trouble:
+def _written(board: OpenBoard, path: str) -> None:
+    if not board.written(WRITTEN_S):
+        from drainctl.arb.boards import shown
+
+        board.close()
         raise ConfigError(
-            f"{board.path}: {board.trouble}", hint="the folder must be there, and writable by this user"
+            f"{shown(path)}: {board.trouble or 'no answer'}",
+            hint="this user must be able to write it, and its folder or server must be there",
         )

@@ -30,7 +30,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from drainctl.arb.board import NOBODY, Down, Marks, lifted, marked, standing
+from drainctl.arb.board import NOBODY, Down, Marks, lifted, marked, rows_of, standing
 
 HEAD = struct.Struct("<8sQII")
 MAGIC = b"arbdown1"
@@ -113,6 +113,11 @@ class FileBoard:
         """Stop being the one that probes."""
         self._locks["watch" if watch else "probe"].leave()
 
+    def written(self, limit_s: float) -> bool:
+        """Whether the last change stands in the file; it is written at once, so nothing is waited for."""
+        del limit_s
+        return not self.trouble
+
     def close(self) -> None:
         """Close the file. A later call opens it again."""
         for lock in self._locks.values():
@@ -189,6 +194,7 @@ class FileBoard:
         except OSError as error:
             self.trouble = _words(error)
             return False
+        self.trouble = ""
         return True
 
 
@@ -298,18 +304,7 @@ def _write(fd: int, head: bytes, marks: Marks) -> None:
     generation = (
         HEAD.unpack(head)[1] + 1 if len(head) == HEAD.size and head.startswith(MAGIC) else time.time_ns()
     )
-    rows = [
-        {
-            "machine": d.machine,
-            "since": d.since,
-            "until": d.until,
-            "by": d.by,
-            "why": d.why,
-            "by_hand": d.by_hand,
-        }
-        for d in marks.values()
-    ]
-    text = json.dumps(rows).encode()
+    text = json.dumps(rows_of(marks)).encode()
     whole = HEAD.pack(MAGIC, generation, len(text), zlib.crc32(text)) + text
     if os.pwrite(fd, whole, 0) != len(whole):
         raise OSError(errno.ENOSPC, "written in part")

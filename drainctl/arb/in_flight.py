@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 from drainctl.arb.board import Board
 from drainctl.arb.policy import Fault, Try
+from drainctl.arb.shards import Machine
 
 LOOK_S = 0.25
 
@@ -41,7 +42,7 @@ class Attempt:
         "sock",
     )
 
-    def __init__(self, machine: str, board: Board, *, known_down: bool, movable: bool) -> None:
+    def __init__(self, machine: Machine, board: Board, *, known_down: bool, movable: bool) -> None:
         self.machine = machine
         self.board = board
         self.known_down = known_down  # marked before we began: asked all the same, since nobody else was left
@@ -57,7 +58,7 @@ class Attempt:
 
     def learned(self) -> bool:
         """Whether the machine was marked down since we began."""
-        return not self.known_down and self.machine in self.board.down()
+        return not self.known_down and self.machine.name in self.board.down()
 
 
 class InFlight:
@@ -94,7 +95,7 @@ class InFlight:
         """It has an answer."""
         with self._lock:
             self._attempts.discard(attempt)
-            self.answered[attempt.machine] += 1
+            self.answered[attempt.machine.name] += 1
 
     def drop(self, attempt: Attempt) -> None:
         """It has none; `ended` may follow."""
@@ -132,7 +133,7 @@ class InFlight:
             self._trouble()
         with self._lock:
             for attempt in self._attempts:
-                mark = down.get(attempt.machine)
+                mark = down.get(attempt.machine.name)
                 if mark and not mark.by_hand and attempt.sent and attempt.movable and not attempt.known_down:
                     attempt.hung = True
                     if attempt.sock is not None:

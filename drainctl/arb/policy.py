@@ -206,8 +206,12 @@ class Course:
         if verdict.again is Again.NEXT:
             self._at += 1
         elif verdict.again is Again.NOBODY:
-            self._at, self._over = len(self._ways), True
+            self.end()
         return verdict.mark
+
+    def end(self) -> None:
+        """Nobody else is to be asked: the request cannot be sent once more."""
+        self._at, self._over = len(self._ways), True
 
     def once_more(self, up: Sequence[Machine]) -> None:
         """

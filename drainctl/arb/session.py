@@ -22,17 +22,14 @@ from urllib3 import exceptions as u3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from drainctl.arb.board import Board, MemoryBoard, fault_mark
+from drainctl.arb.board import Board
 from drainctl.arb.dial import DialFailed, dial, vanishing
-from drainctl.arb.file_board import FileBoard
-from drainctl.arb.in_flight import Attempt, InFlight
-from drainctl.arb.policy import Course, Fault, Policy, order, up
-from drainctl.arb.prober import Prober
-from drainctl.arb.requests_errors import fault_of, raised
-from drainctl.arb.shards import Machine, Shard, shards_of
-
-# What a network may do to a request, as requests says it.
-FAILS = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+from drainctl.arb.faults import fault_of, raised
+from drainctl.arb.in_flight import Attempt
+from drainctl.arb.policy import Fault, Policy
+from drainctl.arb.replicas import Replicas
+from drainctl.arb.requests_errors import FAILS, KINDS, SILENT, connecting
+from drainctl.arb.shards import Machine, Shard
 
 _here = threading.local()  # .attempt: what this thread is trying
 
@@ -43,8 +40,8 @@ class ReplicaAdapter(HTTPAdapter):
 
     Args:
         shards: shard → its machines' URLs, in the order in which they are asked.
-        board: a `Board`, or the path of a file that all processes of this machine share; None: this process
-            alone.
+        board: a `Board`, the path of a file that all processes of this machine share, or the URL of a board
+            that all machines share (see `board_of`); None: this process alone.
         policy: limits and habits.
         probe: whether a thread of this process probes machines that are down, while nobody else does.
             Without it marks lapse after `policy.hold_s`, and a request finds out.
@@ -61,12 +58,12 @@ class ReplicaAdapter(HTTPAdapter):
         probe: bool = True,
         pool: int = 32,
     ) -> None:
-        self.shards = shards_of(shards)
-        self.policy = policy or Policy()
-        self.board: Board = _board(board)
-        self._opened = self.board if self.board is not board else None
-        self._prober = Prober(self.shards, self.board, self.policy) if probe else None
-        self.in_flight = InFlight(self.board, self._prober.start if self._prober else lambda: None)
+        self._replicas = Replicas(shards, board, policy, probe=probe)
+        self.shards = self._replicas.shards
+        self.policy = self._replicas.policy
+        self.board = self._replicas.board
+        self.in_flight = self._replicas.in_flight
+        self._pools: dict[str, Any] = {}  # urllib3's, by machine
         super().__init__(pool_connections=max(10, 4 * len(self.shards)), pool_maxsize=pool)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -76,6 +73,27 @@ class ReplicaAdapter(HTTPAdapter):
         plain = type("Pool", (_KeepsBriefly, HTTPConnectionPool), {"ConnectionCls": _Plain, "keep_s": keep_s})
         tls = type("TlsPool", (_KeepsBriefly, HTTPSConnectionPool), {"ConnectionCls": _Tls, "keep_s": keep_s})
         self.poolmanager.pool_classes_by_scheme = {"http": plain, "https": tls}
+
+    def get_connection_with_tls_context(
+        self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
+    ) -> Any:
+        """
+        The machine's pool. requests works its key out anew for each call, a twentieth of what the whole call
+        costs; without TLS there is one pool per machine whatever the key, so it is kept.
+        """
+        machine: Machine = _here.attempt.machine
+        pool = self._pools.get(machine.url)
+        if pool is None or pool.pool is None:  # not made yet, or closed since
+            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
+            if not machine.tls:
+                self._pools[machine.url] = pool
+        return pool
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        """What stands in the request line; through a proxy, which is never used, it would be more."""
+        del proxies
+        path = request.path_url
+        return super().request_url(request, None) if path.startswith("//") else path
 
     def send(
         self,
@@ -102,29 +120,24 @@ class ReplicaAdapter(HTTPAdapter):
         """
         del proxies
         shard, path = self._addressed(request)
-        down = self.board.down()
-        ways = order(shard, {name: mark.by_hand for name, mark in down.items()} if down else {})
-        policy = self.policy
-        repeatable = policy.repeatable(request.method or "", request.url or "", request.headers)
-        course = Course(ways, repeatable)
-        if self._prober is not None:
-            self._prober.trust(verify, cert)
-        limits = _limits(timeout, policy)
-        machine = course.machine
-        while machine is not None:
-            attempt = Attempt(
-                machine.name, self.board, known_down=machine.name in down, movable=repeatable and policy.move
-            )
+        replicas = self._replicas
+        way = replicas.way(shard, request.method or "", request.url or "", request.headers)
+        if replicas.prober is not None:
+            replicas.prober.trust(verify, cert)
+        limits = _limits(timeout, self.policy)
+        for attempt in way:
             attempt.read_s = limits[1]
-            one = _readdressed(request, machine.url + path)
+            one = _readdressed(request, attempt.machine.url + path)
             try:
                 response = self._sent(attempt, one, stream, limits, verify, cert)
             except FAILS as error:
                 cause: Exception = error
+                fault = fault_of(error, attempt, silent=SILENT, connecting=connecting)
+                # Where nothing was sent, not a byte of the body was read.
+                way.failed(attempt, fault, again=not fault.sent or _rewound(request))
             else:
-                return _signed(response, request, machine)
-            machine = self._next(shard, course, machine, attempt, cause, request)
-        raise raised(shard.name, course) from cause
+                return _signed(response, request, attempt.machine)
+        raise raised(KINDS, shard.name, way.course) from cause
 
     def _sent(
         self,
@@ -149,27 +162,6 @@ class ReplicaAdapter(HTTPAdapter):
         in_flight.end(attempt)
         return response
 
-    def _next(
-        self,
-        shard: Shard,
-        course: Course,
-        machine: Machine,
-        attempt: Attempt,
-        error: Exception,
-        request: requests.PreparedRequest,
-    ) -> Machine | None:
-        """Judges a failed attempt, marks what is to be marked, and makes the request ready to go on."""
-        fault = fault_of(error, attempt)
-        took_s = time.monotonic() - attempt.began
-        if course.failed(fault, reused=attempt.reused, took_s=took_s):
-            self.board.mark(fault_mark(machine.name, f"{fault.words} ({took_s:.2f} s)", self.policy.hold_s))
-        self.in_flight.lost(course.tries[-1])
-        if course.machine is None:
-            course.once_more(up(shard, self.board.down()))
-        if not fault.sent:
-            return course.machine  # not a byte of the body was read
-        return course.machine if _rewound(request) else None
-
     def _addressed(self, request: requests.PreparedRequest) -> tuple[Shard, str]:
         """The shard that a URL names, and the rest of the URL as it stands."""
         url = request.url or ""
@@ -183,11 +175,7 @@ class ReplicaAdapter(HTTPAdapter):
 
     def close(self) -> None:
         """End the threads, close the connections."""
-        self.in_flight.close()
-        if self._prober is not None:
-            self._prober.stop()
-        if isinstance(self._opened, FileBoard):
-            self._opened.close()
+        self._replicas.close()
         super().close()
 
 
@@ -270,12 +258,6 @@ def _signed(
     response.request = request
     response.arb_machine = machine.name  # type: ignore[attr-defined]  # read by answered_by
     return response
-
-
-def _board(board: Board | str | os.PathLike[str] | None) -> Board:
-    if board is None:
-        return MemoryBoard()
-    return FileBoard(board) if isinstance(board, str | os.PathLike) else board
 
 
 def _limits(timeout: Any, policy: Policy) -> tuple[float, float] | tuple[float, None]:

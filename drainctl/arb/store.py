@@ -6,18 +6,22 @@ peer.
 
     GET  /k/KEY            200 the value, 404
     PUT  /k/KEY            204; the body is the value
-    GET  /query?for=S      200 after S seconds: a long query
+    GET  /query?for=S      200 after S seconds: a long query; /q?s=S is the same
     GET  /stream?for=S     200, a line every tenth of a second for S seconds
     POST /query?for=S      200 its own body after S seconds
     POST /once/ID          204; counts how often ID was run here (a request that runs twice is seen)
     GET  /once             200 {"ID": times, …}
     GET  /                 200 "NAME pid"
-    GET  /lag              200 {"lag": N}: the peer's writes that are not here yet; null: it was never reached
+    GET  /health           200 while it serves
+    GET  /version          200 the release's id, as release.json beside this file says it
+    GET  /lag              200 seconds: all that the peer had written so long ago is here; 503: never reached
+    GET  /queries          200 how many of the requests above are being answered now
     GET  /log?after=N      200 writes from N on, for the peer
 
 Each machine takes writes and fetches its peer's, ten times a second; of two writes of one key the later
 wins. It is a store for tests: asynchronous, so the last moments of a machine that dies are with it until it
-is back.
+is back; and what it missed while it was down it fetches first, and shows as lag. It needs nothing but
+Python, so this file is also what a release of the lab's store is made of.
 """
 
 from __future__ import annotations
@@ -32,19 +36,32 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import FrameType
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value BLOB NOT NULL, at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS log (seq INTEGER PRIMARY KEY, key TEXT, value BLOB NOT NULL, at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS once (id TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS applied (peer TEXT PRIMARY KEY, seq INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS applied (peer TEXT PRIMARY KEY, seq INTEGER NOT NULL, whole_at REAL);
 """
 FETCH_S = 0.1
 BATCH = 500
+FINISH_S = 60.0  # how long a machine that was told to stop goes on with what it has
+COUNTED = ("/k/", "/q", "/once", "/stream")
+# What a release may be told in its release.json, and what a sound one does.
+SOUND: dict[str, Any] = {
+    "id": "none",
+    "start_s": 0.0,  # seconds before it listens
+    "fail_start": False,  # it ends at once
+    "wrong_version": "",  # what /version tells instead of the id
+    "sick": False,  # /health answers 500
+    "apply_s": 0.0,  # seconds that each batch of the peer's writes takes
+}
 
 
 class Kept:
@@ -80,12 +97,22 @@ class Kept:
         rows = self._rows("SELECT seq FROM applied WHERE peer=?", peer)
         return rows[0][0] if rows else 0
 
-    def apply(self, peer: str, rows: list[list[Any]]) -> None:
-        """Writes of the peer."""
+    def whole_at(self, peer: str) -> float | None:
+        """When all that the peer had written was here the last time, seconds of Unix time; None: never."""
+        rows = self._rows("SELECT whole_at FROM applied WHERE peer=?", peer)
+        return rows[0][0] if rows else None
+
+    def apply(self, peer: str, rows: list[list[Any]], whole_at: float | None) -> None:
+        """Writes of the peer; whole_at: if they are all, when it was asked for them."""
         with self._lock, self._db:
             for _, key, value, at in rows:
                 self._keep(key, bytes.fromhex(value), at)
-            self._db.execute("INSERT OR REPLACE INTO applied VALUES (?, ?)", (peer, rows[-1][0]))
+            last = rows[-1][0] if rows else 0
+            self._db.execute(
+                "INSERT INTO applied VALUES (?, ?, ?) ON CONFLICT (peer) DO UPDATE"
+                " SET seq = max(seq, excluded.seq), whole_at = coalesce(excluded.whole_at, whole_at)",
+                (peer, last, whole_at),
+            )
 
     def run(self, one: str) -> None:
         """Counts one run of a request that should run once."""
@@ -116,9 +143,41 @@ class Store(ThreadingHTTPServer):
     def __init__(self, listen: tuple[str, int], file: str, peer: str | None) -> None:
         super().__init__(listen, _Handler)
         self.kept = Kept(file)
-        self.lag: int | None = None
+        self.release = {**SOUND, **_release()}
+        self.queries = 0
+        self.stopping = False
+        self._peer = peer
+        self._counting = threading.Condition()
         if peer:
             threading.Thread(target=self._follow, args=(peer,), daemon=True).start()
+
+    @property
+    def lag_s(self) -> float | None:
+        """All that the peer had written so long ago is here; None: it was never reached."""
+        if not self._peer:
+            return 0.0
+        whole_at = self.kept.whole_at(self._peer)
+        return None if whole_at is None else max(0.0, time.time() - whole_at)
+
+    @contextlib.contextmanager
+    def counted(self, path: str) -> Iterator[None]:
+        """A request that is being answered, if it is one of a client."""
+        one = path.startswith(COUNTED) and path != "/queries"
+        with self._counting:
+            self.queries += one
+        try:
+            yield
+        finally:
+            with self._counting:
+                self.queries -= one
+                self._counting.notify_all()
+
+    def finish(self) -> None:
+        """Accept nothing more, and wait for what is being answered, for FINISH_S at most."""
+        self.stopping = True
+        self.shutdown()
+        with self._counting:
+            self._counting.wait_for(lambda: not self.queries, FINISH_S)
 
     def _follow(self, peer: str) -> None:
         while True:
@@ -128,16 +187,17 @@ class Store(ThreadingHTTPServer):
 
     def _fetch(self, peer: str) -> None:
         """Everything that the peer has written since."""
-        while True:
+        whole = False
+        while not whole:
+            asked_at = time.time()
             after = self.kept.applied(peer)
             with urllib.request.urlopen(f"{peer}/log?after={after}", timeout=1) as answer:  # noqa: S310  our own URL
                 log = json.load(answer)
             if log["rows"]:
-                self.kept.apply(peer, log["rows"])
+                time.sleep(self.release["apply_s"])
                 after = log["rows"][-1][0]
-            self.lag = log["last"] - after
-            if not self.lag:
-                return
+            whole = after >= log["last"]
+            self.kept.apply(peer, log["rows"], asked_at if whole else None)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is no news."""
@@ -150,31 +210,56 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # head and body leave together
 
     def do_GET(self) -> None:
-        url = urlsplit(self.path)
-        for_s = float(parse_qs(url.query).get("for", ["0"])[0])
+        with self.server.counted(self.path):
+            url = urlsplit(self.path)
+            if not self._told(url.path):
+                self._get(url)
+
+    def _told(self, path: str) -> bool:
+        """Answers what is asked about the machine itself. Returns whether it was that."""
+        server = self.server
+        if path == "/health":
+            self._answer(500 if server.release["sick"] else 503 if server.stopping else 200)
+        elif path == "/version":
+            self._answer(200, str(server.release["wrong_version"] or server.release["id"]).encode())
+        elif path == "/queries":
+            self._answer(200, str(server.queries).encode())
+        elif path == "/lag":
+            lag_s = server.lag_s
+            self._answer(503 if lag_s is None else 200, b"" if lag_s is None else b"%.3f" % lag_s)
+        else:
+            return False
+        return True
+
+    def _get(self, url: SplitResult) -> None:
+        asked = parse_qs(url.query)
+        for_s = float(asked.get("for", asked.get("s", ["0"]))[0])
         if url.path.startswith("/k/"):
             value = self.server.kept.get(url.path[3:])
             self._answer(404 if value is None else 200, value or b"")
-        elif url.path == "/query":
+        elif url.path in ("/query", "/q"):
             time.sleep(for_s)
             self._answer(200, f"queried for {for_s:g} s".encode())
         elif url.path == "/stream":
             self._stream(for_s)
         elif url.path == "/once":
             self._answer(200, json.dumps(self.server.kept.runs()).encode())
-        elif url.path == "/lag":
-            self._answer(200, json.dumps({"lag": self.server.lag}).encode())
         elif url.path == "/log":
-            after = int(parse_qs(url.query)["after"][0])
+            after = int(asked["after"][0])
             self._answer(200, json.dumps(self.server.kept.log(after)).encode())
         else:
             self._answer(200, f"{self.server.server_port} {os.getpid()}".encode())
 
     def do_PUT(self) -> None:
-        self.server.kept.put(self.path[3:], self._body())
-        self._answer(204)
+        with self.server.counted(self.path):
+            self.server.kept.put(self.path[3:], self._body())
+            self._answer(204)
 
     def do_POST(self) -> None:
+        with self.server.counted("/query"):
+            self._post()
+
+    def _post(self) -> None:
         body = self._body()
         for_s = float(parse_qs(urlsplit(self.path).query).get("for", ["0"])[0])
         if self.path.startswith("/once/"):
@@ -201,6 +286,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response_only(status)
         if status != 204:
             self.send_header("Content-Length", str(len(body)))
+        if self.server.stopping:
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
 
@@ -224,6 +311,14 @@ def address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def _release() -> dict[str, Any]:
+    """What release.json beside this file says; nothing where there is none."""
+    try:
+        return dict(json.loads(Path(__file__).with_name("release.json").read_text()))
+    except FileNotFoundError:
+        return {}
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Serve until SIGTERM; what runs then is finished first."""
     parser = argparse.ArgumentParser(
@@ -232,15 +327,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--listen", required=True, type=address, metavar="HOST:PORT")
     parser.add_argument("--file", required=True)
     parser.add_argument("--peer", metavar="URL")
+    parser.add_argument("--pid", type=Path, metavar="FILE", help="written once it listens")
     options = parser.parse_args(arguments)
+    told = {**SOUND, **_release()}
+    if told["fail_start"]:
+        sys.exit("this release does not start")
+    time.sleep(told["start_s"])
     store = Store(options.listen, options.file, options.peer)
+    finishing = threading.Thread(target=store.finish)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        threading.Thread(target=store.shutdown).start()
+        if not store.stopping:
+            finishing.start()
 
     signal.signal(signal.SIGTERM, stop)
+    if options.pid:
+        options.pid.write_text(f"{os.getpid()}\n")
     with store:
         store.serve_forever(poll_interval=0.05)
+        finishing.join()
     sys.exit(0)
 
 

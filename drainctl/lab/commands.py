@@ -45,6 +45,13 @@ def lab() -> None:
 @click.option(
     "--arb", is_flag=True, help="A replicated data store instead, for strategy arb: 2 shards of 2 replicas."
 )
+@click.option(
+    "--backup-by",
+    type=click.Choice(["socket", "port"]),
+    default="socket",
+    show_default=True,
+    help="Where backup's two processes are; on ports, POSTs are lost.",
+)
 @click.option("--only", is_flag=True, help="drainctl.yml names this strategy alone, not http-check first.")
 @click.option("--base", default="127.0.10", show_default=True, help="First three numbers of all addresses.")
 @click.option(

@@ -22,8 +22,9 @@ class Wish:
 
     verb: deploy, rollback, restart, run, drain or restore. release: for deploy. line: a command line for
     run, and for a deploy that brings its own. to: for rollback, else the release of before. only: nodes,
-    all when empty. steal: take away flags that somebody else set. adopt: take over files of nginx that
-    drainctl did not write.
+    all when empty. steal: take away flags that somebody else set, and go where a higher token has been.
+    everywhere: take over all nodes of the cluster, also those that nothing is done to. adopt: take over files
+    of nginx that drainctl did not write.
     """
 
     verb: str
@@ -33,6 +34,7 @@ class Wish:
     only: Sequence[str] = ()
     steal: bool = False
     adopt: bool = False
+    everywhere: bool = False
 
 
 def chosen(cluster: Cluster, only: Sequence[str]) -> list[str]:

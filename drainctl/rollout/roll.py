@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from drainctl.errors import DrainctlError, Exit
+from drainctl.errors import DrainctlError, Exit, LeaseLost
 from drainctl.journal.replay import NodeState, RolloutState, replay
 from drainctl.model import Node, Release
 from drainctl.rollout.choose import jobs_of
@@ -337,6 +337,8 @@ class Roll:
         kept = {self._plan.previous[name], self._plan.jobs[name].target} - {None}
         try:
             text = self._world.perform.prune(self._world.cluster.node(name), frozenset(map(str, kept)))
+        except LeaseLost:
+            raise
         except DrainctlError as error:
             text = f"old releases are still there: {error}"
         if text:

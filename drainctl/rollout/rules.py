@@ -12,12 +12,12 @@ from drainctl.model import Checks, Cluster
 
 LOOK_MARGIN_S = 2.0  # a look at a slow balancer, and a busy machine
 
-# What each strategy needs of drainctl.yml.
+# What each strategy needs of drainctl.yml; of keys with `or` between them, one.
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "http-check": ("balancers", "health.check", "health.flag"),
     "socket-flip": ("socket", "service.start", "service.stop", "release"),
     "port-flip": ("nginx.file", "nginx.generation", "service.ports", "service.start", "service.stop"),
-    "backup": ("nginx", "service.ports", "service.start", "service.stop"),
+    "backup": ("nginx", "service.sockets or service.ports", "service.start", "service.stop"),
     "reload": ("service.reload",),
     "arb": ("arb", "service.restart"),
 }
@@ -135,11 +135,18 @@ def _needs(cluster: Cluster) -> list[tuple[str, str]]:
         users = [node.name for node in cluster.nodes if strategy in node.strategy]
         if users:
             found += [
-                (key, f"found nothing, expected a value: strategy {strategy} needs it")
+                (
+                    key.partition(" or ")[0],
+                    f"found nothing, expected {_expected(key)}: strategy {strategy} needs it",
+                )
                 for key in keys
-                if not _value(cluster, key)
+                if not any(_value(cluster, each) for each in key.split(" or "))
             ]
     return found
+
+
+def _expected(key: str) -> str:
+    return f"it or {key.partition(' or ')[2]}" if " or " in key else "a value"
 
 
 def _value(cluster: Cluster, key: str) -> object:

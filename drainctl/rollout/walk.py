@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from drainctl.config.expand import shown
 from drainctl.config.placeholders import fill, values_of
-from drainctl.errors import ConnectFailed, DrainctlError, Interrupted, LeaseLost
+from drainctl.errors import ConnectFailed, DrainctlError, Fenced, Interrupted, LeaseLost
 from drainctl.model import BalancerLook, Node, NodeLook, Said
 from drainctl.rollout.decide import decide, due
 from drainctl.rollout.observe import BALANCER_LOOKS
@@ -45,6 +45,7 @@ from drainctl.steps import (
 
 FIRST_LOOK_S = 0.004
 ACT_TRIES = 3
+AGAIN_S = 1.0
 DEFAULT_ACT_LIMIT_S = 30.0
 FRESH_S = 2.0  # how old may be what was seen before an act; longer than a look and a write usually take
 
@@ -88,7 +89,7 @@ class Walk:
             if isinstance(now, Holds):
                 self._tell("step.skipped", step, f"already so: {now.why}", why=now.why)
                 return Verdict(Do.NEXT, now.why)
-        verdict = self._until_ready(step, finish=finish) or self._act(step)
+        verdict = self._act_when_ready(step, finish=finish)
         acted = self.world.clock()
         if verdict.do is Do.NEXT:
             verdict = self._until_seen(step, acted, finish=finish)
@@ -114,13 +115,12 @@ class Walk:
 
     # -------------------------------------------------------- waiting
 
-    def _until_ready(self, step: Step, *, finish: bool) -> Verdict | None:
+    def _until_ready(self, step: Step, *, finish: bool, intended: bool) -> Verdict | None:
         """
         What the act requires holds, the lease lasts as long as it may take, and the intent is on disk, all at
         the same time: writing and renewing wait for a store that is away, and what was seen before that is
-        looked at again. None when all is so, else why the act must not be done.
+        looked at again. None when all is so, else why the act must not be done. intended: that is on disk.
         """
-        intended = False
         while True:
             stopped = self._until_required(step, self.world.clock(), finish=finish)
             if stopped or step.act is None:
@@ -178,7 +178,7 @@ class Walk:
                 escalated += 1
                 self._tell("step.escalated", step, escalation.why, act=type(escalation.act).__name__)
                 self.world.right.check(DEFAULT_ACT_LIMIT_S)
-                self._perform(escalation.act)
+                self.world.perform(self.node, escalation.act)
             if verdict.do is Do.WAIT:
                 told = step.limit_s is not None and verdict.again_s is None
                 left = f"; {(step.limit_s or 0) - spent_s:.0f} s left" if told else ""
@@ -189,6 +189,8 @@ class Walk:
 
     def _stopped(self, step: Step, *, finish: bool) -> Verdict | None:
         self.world.stop.raise_if_at_once()
+        if why := self.world.right.lost:  # perhaps by what another node said; all stop at once
+            raise LeaseLost(why)
         if self.world.stop.asked and not finish and step.reversible:
             return Verdict(Do.UNDO, "interrupted before anything was changed")
         return None
@@ -215,8 +217,28 @@ class Walk:
 
     # -------------------------------------------------------- acting
 
+    def _act_when_ready(self, step: Step, *, finish: bool) -> Verdict:
+        """
+        Act as soon as all is ready for it, and say how it went. Where the connection was lost it is tried
+        again, when all is ready again: meanwhile a balancer may have been reloaded, or the lease taken.
+        """
+        for tries_left in range(ACT_TRIES - 1, -1, -1):
+            again = tries_left < ACT_TRIES - 1
+            if (stopped := self._until_ready(step, finish=finish, intended=again)) is not None:
+                return stopped
+            try:
+                return self._act(step)
+            except ConnectFailed as error:
+                if not tries_left:
+                    failed = self._failed(step, error)
+                    return replace(failed, why=f"{failed.why} ({ACT_TRIES} tries)")
+                told = f"{error}; trying again"
+                self.world.record("note", told, node=self.node.name, what="connect-failed")
+                self.world.sleep(AGAIN_S)
+        raise AssertionError("the last try returns")
+
     def _act(self, step: Step) -> Verdict:
-        """Act, and say how it went; an act is tried again where the connection was lost."""
+        """Act once, and say how it went. Raises: ConnectFailed."""
         if step.mark:
             self.before[step.name] = self.world.observer.balancers(step.looks & BALANCER_LOOKS or _ROWS)
         if step.stays_out is False:
@@ -226,12 +248,14 @@ class Walk:
         self.world.record.waiting(self.node.name, f"{step.name}: {self._described(step.act)}")
         began = self.world.clock()
         try:
-            output = self._perform(step.act)
-        except (Interrupted, LeaseLost):
+            output = self.world.perform(self.node, step.act)
+        except Fenced as error:
+            self.world.right.lose(str(error))
+            raise
+        except (ConnectFailed, Interrupted, LeaseLost):
             raise
         except DrainctlError as error:
-            why = str(error).removeprefix(f"{self.node.name}: ")  # each event and line names the node
-            return Verdict(step.on_never, why, error.hint)
+            return self._failed(step, error)
         self.output = output
         if step.once:
             took_s = round(self.world.clock() - began, 4)
@@ -245,18 +269,9 @@ class Walk:
             act = replace(act, line=fill(act.line, known))
         return describe(act)
 
-    def _perform(self, act: Act) -> str:
-        for tries_left in range(ACT_TRIES - 1, -1, -1):
-            try:
-                return self.world.perform(self.node, act)
-            except ConnectFailed as error:
-                if not tries_left:
-                    raise
-                self.world.record(
-                    "note", f"{error}; trying again", node=self.node.name, what="connect-failed"
-                )
-                self.world.sleep(1.0)
-        raise AssertionError("the last try returns or raises")
+    def _failed(self, step: Step, error: DrainctlError) -> Verdict:
+        why = str(error).removeprefix(f"{self.node.name}: ")  # each event and line names the node
+        return Verdict(step.on_never, why, error.hint)
 
     def _tell(self, kind: str, step: Step, text: str, **data: object) -> None:
         self.world.record(kind, text, node=self.node.name, step=step.name, **data)

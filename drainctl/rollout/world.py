@@ -29,6 +29,15 @@ class Right(Protocol):
         """
         ...
 
+    @property
+    def lost(self) -> str | None:
+        """Why it is lost, in words; None while it is not known to be."""
+        ...
+
+    def lose(self, why: str) -> None:
+        """A node told that somebody else acts by now."""
+        ...
+
 
 class Stop:
     """
@@ -68,7 +77,12 @@ class Recorder:
     Args:
         patience_s: how long a store that is away is waited for, seconds; `patience` is shared with the lease.
         give_up: asked meanwhile; true when nobody wants to wait any more.
+
+    right: once it is set, an event is only written while the lease is ours. A controller that was stopped for
+    longer than its lease would else tell what it has seen of a rollout that is somebody else's by then.
     """
+
+    right: Right | None = None
 
     def __init__(
         self,
@@ -90,6 +104,8 @@ class Recorder:
     def __call__(
         self, kind: str, text: str, *, node: str | None = None, step: str | None = None, **data: Any
     ) -> Event:
+        if self.right is not None:
+            self.right.check(0.0)
         with self._writing:
             self._write_notes()
             return self._write(kind, text, node, step, data)

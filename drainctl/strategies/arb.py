@@ -1,7 +1,7 @@
 """
 arb: a machine of a replicated data store, whose clients look at a down board (`drainctl.arb`).
 
-Guard → down → quiet → switch → restart → caught-up → up → watch. No balancer has a part in it: clients stop
+Guard → down → quiet → switch → restart → catch-up → up → watch. No balancer has a part in it: clients stop
 asking the machine because the board says so, and its replica has all their queries meanwhile.
 Pure: lists steps. The order and the reasons are told in docs/arb.md.
 """
@@ -42,7 +42,7 @@ SHARED_STALE_S = 2.0
 
 def journey(cluster: Cluster, node: Node, job: Job) -> tuple[Step, ...]:
     """All steps that take a machine from its clients, change it by `job`, and give it back."""
-    steps = [_guard(cluster, node), _down(cluster, job), _quiet(cluster, node)]
+    steps = [_guard(cluster, node), _down(cluster, job), _quiet(cluster, node, job)]
     if job.switches:
         steps.append(common.switch(str(job.target)))
     return (*steps, _restart(cluster, job), *give_back(cluster, node), _watch(cluster))
@@ -51,7 +51,7 @@ def journey(cluster: Cluster, node: Node, job: Job) -> tuple[Step, ...]:
 def give_back(cluster: Cluster, node: Node) -> tuple[Step, ...]:
     """Caught up, then up: also what undoes a journey that changed nothing yet."""
     del node
-    return (*([_caught_up(cluster)] if _arb(cluster).lag else []), _up())
+    return (*([_catch_up(cluster)] if _arb(cluster).lag else []), _up())
 
 
 def leave_out(cluster: Cluster, node: Node) -> tuple[Step, ...]:
@@ -61,8 +61,10 @@ def leave_out(cluster: Cluster, node: Node) -> tuple[Step, ...]:
 
 
 def cannot(cluster: Cluster, node: Node, job: Job, seen: Seen) -> str | None:
-    """No replica could take its queries, or somebody has taken it out."""
-    del job
+    """No replica could take its queries, or a person or another rollout has taken it out."""
+    mark = seen.host.store.mark if seen.host.store else None
+    if mark is not None and mark.rollout and job.verb != "put-back":
+        return f"{node.name} is marked down by rollout {mark.rollout} of {mark.by}: {mark.why}"
     now = _replicas_serve(cluster, node)(seen)
     return None if isinstance(now, Holds) else now.why
 
@@ -87,11 +89,11 @@ def _arb(cluster: Cluster) -> Arb:
 def _serves(name: str, look: StoreLook, most_lag_s: float | None) -> Judgement:
     """Its check answers 200, and it is not too far behind."""
     if look.check is None or look.check.status != 200:
-        return NotYet(f"{name}: its check answers {look.check or 'nothing'}")
+        return NotYet(f"{name} does not serve: its check answers {look.check or 'nothing'}")
     if most_lag_s is None:
         return Holds(f"{name} answers 200")
     if look.lag_s is None:
-        return NotYet(f"{name}: its lag is not known: {look.lag_error}")
+        return NotYet(f"how far {name} is behind is not known: {look.lag_error}")
     if look.lag_s > most_lag_s:
         return NotYet(f"{name} is {look.lag_s:.1f} s behind its replica, arb.most_lag = {most_lag_s:g} s")
     return Holds(f"{name} answers 200, {look.lag_s:.1f} s behind")
@@ -151,8 +153,13 @@ def _marked(stale_s: float) -> Expectation:
     return judge
 
 
-def _no_queries(cluster: Cluster, node: Node) -> Expectation:
-    """No query is running on it; the mark stands, and the replicas go on serving, until the very end."""
+def _no_queries(cluster: Cluster, node: Node, job: Job) -> Expectation:
+    """
+    No query is running on it; the mark stands, and the replicas go on serving, until the very end.
+
+    On the way back a machine that does not answer at all is one that its new release left so: it was quiet
+    when that was started, and has been marked down since.
+    """
     marked, others_serve = _marked(0.0), _replicas_serve(cluster, node)
 
     def judge(seen: Seen) -> Judgement:
@@ -160,6 +167,8 @@ def _no_queries(cluster: Cluster, node: Node) -> Expectation:
             if not isinstance(needed, Holds):
                 return needed
         store = seen.host.store or StoreLook()
+        if store.active is None and job.verb == "put-back" and store.check and store.check.status is None:
+            return Holds("it does not answer at all")
         if store.active is None:
             return NotYet(f"the number of its queries is not known: {store.active_error}")
         if store.active:
@@ -177,7 +186,7 @@ def _answers(cluster: Cluster, job: Job) -> Expectation:
         now = version(seen)
         if not isinstance(now, Holds):
             return now
-        serves = _serves(seen.node.name, seen.host.store or StoreLook(), None)
+        serves = _serves("it", seen.host.store or StoreLook(), None)
         return Holds(f"{now.why}; its check answers 200") if isinstance(serves, Holds) else serves
 
     return judge
@@ -197,7 +206,7 @@ def _stays_well(cluster: Cluster) -> Expectation:
 
     def judge(seen: Seen) -> Judgement:
         store = seen.host.store or StoreLook()
-        now = _serves(seen.node.name, store, most_lag_s)
+        now = _serves("it", store, most_lag_s)
         if not isinstance(now, Holds):
             return Never(f"{now.why}, {seen.spent_s:.1f} s after it was up")
         if store.mark is not None:
@@ -259,13 +268,13 @@ def _marked_down(cluster: Cluster, act: MarkDown) -> Step:
     )
 
 
-def _quiet(cluster: Cluster, node: Node) -> Step:
+def _quiet(cluster: Cluster, node: Node, job: Job) -> Step:
     drain = cluster.drain
     return Step(
         name="quiet",
         act=None,
         seen_when="no query is running on it, seen twice, while the replica serves",
-        expects=_no_queries(cluster, node),
+        expects=_no_queries(cluster, node, job),
         looks=frozenset({Look.STORE, Look.REPLICAS}),
         limit_s=None if drain.then == "wait" else drain.limit_s,
         in_a_row=2,
@@ -299,12 +308,12 @@ def _restart(cluster: Cluster, job: Job) -> Step:
     )
 
 
-def _caught_up(cluster: Cluster) -> Step:
+def _catch_up(cluster: Cluster) -> Step:
     def judge(seen: Seen) -> Judgement:
-        return _serves(seen.node.name, seen.host.store or StoreLook(), _most_lag_s(cluster))
+        return _serves("it", seen.host.store or StoreLook(), _most_lag_s(cluster))
 
     return Step(
-        name="caught-up",
+        name="catch-up",
         act=None,
         seen_when=f"it is at most {_arb(cluster).most_lag_s:g} s behind its replica",
         expects=judge,

@@ -16,15 +16,13 @@ import socket
 import subprocess
 import threading
 import time
-from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import requests
 
-from drainctl.arb import MaybeSent, Prober
-from drainctl.arb.policy import by_method
+from drainctl.arb import Prober
 from drainctl.arb.stores import StoreProcess, accepts
 
 SLOW = float(os.environ.get("DRAINCTL_TEST_SLOW", "1"))
@@ -267,85 +265,6 @@ def self_signed(folder, addresses):
     return path
 
 
-class Load:
-    """
-    Users, each with one request after the other, 10 ms apart; every outcome is counted.
-
-    Per round a query by GET, one by POST (the session must know that it is one), and a write that must not
-    run twice. `long_s` adds as many users with queries that long. A write that was under way when its
-    machine died ends as MaybeSent: nobody can know. It is counted apart; everything else that is not
-    answered is a failure.
-    """
-
-    def __init__(self, session, shards=("users", "orders"), threads=4, long_s=0.0, long_users=2):
-        self.session = session
-        self.outcomes = Counter()
-        self.failures = []
-        self.written = []
-        self.unsure = []
-        self.slowest_s = 0.0
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        users = [(self._user, at, 0.0) for at in range(threads)]
-        users += [(self._long, at, long_s) for at in range(long_users if long_s else 0)]
-        self._threads = [
-            threading.Thread(target=user, args=(shards[at % len(shards)], at, span_s))
-            for user, at, span_s in users
-        ]
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _user(self, shard, user, _span_s):
-        at = 0
-        while not self._stop.wait(0.01):
-            at += 1
-            self._ask("get", lambda: self.session.get(f"arb://{shard}/k/a"))
-            self._ask("post", lambda: self.session.post(f"arb://{shard}/query", data=b"x"))
-            self._write(shard, f"{user}-{at}")
-
-    def _write(self, shard, one):
-        self.written.append(one)
-        try:
-            self._ask("write", lambda: self.session.post(f"arb://{shard}/once/{one}", data=b"x"), unsure=True)
-        except MaybeSent:
-            self.unsure.append(one)
-
-    def _long(self, shard, _user, long_s):
-        while not self._stop.is_set():
-            self._ask("long", lambda: self.session.get(f"arb://{shard}/query", params={"for": long_s}))
-
-    def _ask(self, kind, send, *, unsure=False):
-        began = time.monotonic()
-        try:
-            status = send().status_code
-            failure = "" if status in (200, 204) else f"{kind}: status {status}"
-        except MaybeSent as error:
-            if unsure:
-                raise
-            failure = f"{kind}: {error}"
-        except Exception as error:  # noqa: BLE001  whatever it is, it is a failure to be shown
-            failure = f"{kind}: {type(error).__name__}: {error}"
-        with self._lock:
-            self.outcomes[kind] += 1
-            if kind != "long":
-                self.slowest_s = max(self.slowest_s, time.monotonic() - began)
-            if failure:
-                self.failures.append(failure)
-
-
-def queries_may_repeat(method, url, headers):
-    """POST /query is a query."""
-    return by_method(method, url, headers) or "/query" in url
-
-
 @contextmanager
 def watching(session, policy):
     """A prober of all machines of a session, on its board."""
@@ -364,12 +283,3 @@ def within(limit_s):
     yield
     took_s = time.monotonic() - began
     assert took_s < limit_s * SLOW, f"took {took_s:.2f} s"
-
-
-def runs(session, shards):
-    """How often each POST ran, over all machines."""
-    total = Counter()
-    for urls in shards.values():
-        for url in urls:
-            total.update(session.get(f"{url}/once").json())
-    return total

@@ -8,9 +8,10 @@ import time
 
 import pytest
 import requests
-from arb_kit import Hostile, mended, queries_may_repeat, running, within
+from arb_kit import Hostile, mended, running, within
 
 from drainctl.arb import Fault, MaybeSent, Policy, ReplicaSession, answered_by
+from drainctl.lab.arb_load import queries_may_repeat
 
 pytestmark = pytest.mark.real
 

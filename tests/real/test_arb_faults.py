@@ -14,7 +14,7 @@ import time
 
 import pytest
 import requests
-from arb_kit import SLOW, Hostile, mended, queries_may_repeat, running, watching, within
+from arb_kit import SLOW, Hostile, mended, running, watching, within
 
 from drainctl.arb import (
     Fault,
@@ -27,6 +27,7 @@ from drainctl.arb import (
     answered_by,
 )
 from drainctl.arb.board import Down, fault_mark
+from drainctl.lab.arb_load import queries_may_repeat
 
 pytestmark = pytest.mark.real
 

@@ -13,11 +13,12 @@ import time
 
 import pytest
 import requests
-from arb_kit import SLOW, Load, Net, need_namespaces, queries_may_repeat, runs
+from arb_kit import SLOW, Net, need_namespaces
 from requests.adapters import HTTPAdapter
 
 from drainctl.arb import FileBoard, Policy, Prober, ReplicaSession, shards_of
 from drainctl.arb.stores import Stores
+from drainctl.lab.arb_load import Users, queries_may_repeat, runs
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -64,13 +65,13 @@ def test_no_query_fails_while_each_of_four_machines_dies_in_every_way_and_comes_
         for machine in net.machines:
             until("the value is replicated", lambda url=machine.url: requests.get(f"{url}/k/a", timeout=5).ok)
         prober.start()
-        with Load(session, list(shards), long_s=LONG_S, long_users=4) as load:
+        with Users(session, list(shards), long_s=LONG_S, long_users=4) as load:
             until("long queries are under way", lambda: load.outcomes["get"] > 50)
             told = [
                 _one_fault(net, at, fault, session, load, until) for at in range(1, 5) for fault in FAULTS
             ]
         prober.stop()
-        ran = runs(session, net.shards)
+        ran = runs(url for urls in net.shards.values() for url in urls)
         faults = {
             f"{name} {fault.name}": count for (name, fault), count in session.arb.in_flight.failed.items()
         }
@@ -79,12 +80,12 @@ def test_no_query_fails_while_each_of_four_machines_dies_in_every_way_and_comes_
     with capsys.disabled():
         print(f"\n{sum(load.outcomes.values())} requests {dict(load.outcomes)}, {len(load.failures)} failed")
         twice = sum(times > 1 for times in ran.values())
-        print(f"writes: {len(load.written)}, {len(load.unsure)} unsure, {twice} ran twice")
+        print(f"writes: {len(load.written)} sure, {len(load.unsure)} unsure, {twice} ran twice")
         print("longest wait of a short request, s: " + ", ".join(told))
         print(f"tries that failed: {faults}")
     assert not load.failures
     assert not [one for one, times in ran.items() if times > 1], "a write ran twice"
-    assert set(load.written) - set(ran) <= set(load.unsure), "a write was confirmed and is not there"
+    assert set(load.written) <= set(ran), "a write was confirmed and is not there"
     assert len(load.unsure) <= len(FAULTS) * 4 * 4, "more than one write of each user per fault"
     assert load.outcomes["long"] >= 4
 
@@ -110,12 +111,14 @@ def _one_fault(net, at, fault, session, load, until):
 
 def test_a_healthy_call_costs_no_more_than_three_percent(tmp_path, capsys):
     """
-    In turn with plain requests over the same pool, on loopback; the faster quarter, where noise is least.
+    In turn with plain requests over the same pool, neither looking for proxies, on loopback; the faster
+    quarter, where noise is least.
     """
     with Stores(tmp_path, "127.0.84") as stores, requests.Session() as plain:
         plain.mount("http://", HTTPAdapter(pool_maxsize=32))
         url = stores.shards["users"][0]
         with ReplicaSession(stores.shards, tmp_path / "board") as session:
+            plain.trust_env = session.trust_env = False
             ratios = []
             while len(ratios) < 5 and (not ratios or min(ratios) > 1.03):
                 spent = in_turn(lambda: plain.get(f"{url}/"), lambda: session.get("arb://users/"))

@@ -27,7 +27,7 @@ MIDDLE = {
     "rollout.proof",
 }
 MIDDLE |= {"rollout.ending", "strategies"}
-ADAPTERS = {"http", "balancer", "node", "journal"}
+ADAPTERS = {"http", "balancer", "node", "journal", "machines"}
 VERBS = {"wire", "overview", "controller"}
 FILLED = {"config.placeholders", "config.expand"}  # pure: names and secrets in texts
 
@@ -50,9 +50,11 @@ MAY = {
     "journal": {"model", "errors"},
     "node": {"model", "errors", "http"},
     "balancer": {"model", "errors", "http", "node"},
+    "machines": {"model", "errors", "http", "arb"},
     "config": {"model", "errors", "rollout.rules"},
     "report": {"model", "errors", *RECORD},
     "nginx": {"errors", "templates"},
+    "render": {"model", "errors", "nginx", "templates", *FILLED},
     "strategies": {*NOUNS, "rollout.rules", *FILLED, *QUESTIONS},
     "rollout.rules": {"model"},
     "rollout.places": NOUNS,
@@ -67,6 +69,7 @@ MAY = {
     "controller": {
         *NOUNS,
         "journal",
+        "node.fence",
         "node.shell",
         "rollout",
         "strategies",
@@ -81,6 +84,7 @@ MAY = {
         *MIDDLE,
         "config",
         "haproxy_cfg",
+        "nginx",
         "report.text",
         "rollout",
         "threads",
@@ -102,7 +106,7 @@ MAY = {
     },
     "cli.lab": {"lab"},
     "cli.arb": {"arb"},
-    "cli.render": {"arb", "errors"},
+    "cli.render": {"arb", "cli.common", "config", "errors", "model", "render"},
     "lab": {*NOUNS, *VERBS, "arb", "config", "nginx", "node", "report", "rollout", "templates", "threads"},
 }
 
