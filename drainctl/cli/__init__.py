@@ -30,13 +30,14 @@ COMMANDS = {
     "resume": ("rollouts", "deploy", "Go on with a rollout that stopped or died"),
     "abort": ("rollouts", "deploy", "Take a rollout back: every node as it was"),
     "pause": ("rollouts", "deploy", "Hold the running rollout after its nodes in flight"),
+    "recover": ("recover", "deploy", "Stand by, and take over a rollout whose drainctl died"),
     "status": ("nodes", "nodes", "Every node at every balancer, releases, flags, the lease"),
     "drain": ("nodes", "nodes", "Take nodes out of rotation, for maintenance"),
     "restore": ("nodes", "nodes", "Put nodes back into rotation"),
     "history": ("look_back", "look back", "The rollouts of this cluster"),
     "show": ("look_back", "look back", "One rollout: every node, every step, its time"),
     "arb": ("arb", "data stores", "The down board of a replicated store's machines"),
-    "render": ("render", "data stores", "HAProxy or nginx configuration that fails over like arb"),
+    "render": ("render", "set up", "nginx or HAProxy configuration that this cluster needs"),
     "lab": ("lab", "lab", "A real cluster on loopback, to try things on"),
 }
 

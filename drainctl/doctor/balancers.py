@@ -103,6 +103,8 @@ def weight_zero(picture: Picture) -> Iterator[Finding]:
 
 def too_few(picture: Picture) -> Iterator[Finding]:
     """Backends in which one server, or none but backups, carries everything."""
+    if not picture.drains:
+        return
     for balancer, backend in picture.served():
         rows = [row for row in picture.survey.tables[balancer].rows if row.backend == backend]
         usable = [row for row in rows if _usable(row)]
@@ -138,6 +140,8 @@ def disagreement(picture: Picture) -> Iterator[Finding]:
 
 def not_admin(picture: Picture) -> Iterator[Finding]:
     """A socket that cannot be nudged: each way waits for a check."""
+    if not picture.drains:
+        return
     cluster = picture.cluster
     inter_s, nodes = cluster.checks.inter_s, len(cluster.nodes)
     waits = (
@@ -160,6 +164,8 @@ def not_admin(picture: Picture) -> Iterator[Finding]:
 
 def no_master(picture: Picture) -> Iterator[Finding]:
     """Old workers that nobody counts: no master socket, and perhaps no count on the node either."""
+    if not picture.drains:
+        return
     counted = picture.cluster.health.active != "none"
     for balancer in picture.cluster.balancers:
         look = picture.survey.tables.get(balancer.name)
@@ -232,6 +238,8 @@ def sticky(picture: Picture) -> Iterator[Finding]:
 
 def sticky_finding(picture: Picture, balancer: str, where: str, seen: str) -> Iterator[Finding]:
     """What follows from persistence in one backend, by drain.sticky, drain.then and the socket's level."""
+    if not picture.drains:
+        return
     drain = picture.cluster.drain
     if drain.sticky == "wait":
         ends = "cuts them" if drain.then == "force" else f"does `{drain.then}`"
@@ -281,7 +289,7 @@ def other_backends(picture: Picture) -> Iterator[Finding]:
 def slow_requests(picture: Picture) -> Iterator[Finding]:
     """Requests that took longer than a drain may."""
     drain = picture.cluster.drain
-    if drain.then == "wait":
+    if drain.then == "wait" or not picture.drains:
         return
     severity = Severity.LOSES if drain.then == "force" else Severity.SLOWER
     for balancer, backend in picture.served():

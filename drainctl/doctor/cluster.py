@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 from drainctl.doctor.finding import Finding, Severity
 from drainctl.doctor.picture import Picture
+from drainctl.model import Cluster, Node, NodeLook
 from drainctl.rollout.choose import with_ways
 from drainctl.rollout.plan import Plan, refusals, see_now, waves
-from drainctl.steps import Job
 from drainctl.rollout.rules import routing_tail_s
-from drainctl.steps import Holds
+from drainctl.steps import Holds, Job
 from drainctl.strategies import expect
+from drainctl.strategies.known import STRATEGIES
 
 
 def journal(picture: Picture) -> Iterator[Finding]:
@@ -55,7 +56,7 @@ def checks_and_drain(picture: Picture) -> Iterator[Finding]:
     """By `checks:`, HAProxy may need longer to see a 404 than a whole drain may take."""
     cluster = picture.cluster
     tail_s = routing_tail_s(cluster.checks)
-    if tail_s > cluster.drain.limit_s:
+    if picture.drains and tail_s > cluster.drain.limit_s:
         seen = f"a 404 is seen after up to {tail_s:g} s, drain.limit = {cluster.drain.limit_s:g} s"
         change = f"drain: {{limit: {int(2 * tail_s) + 1}s}}, or a shorter `inter` and checks.inter"
         yield Finding("checks-outlast-drain", Severity.SLOWER, f"{cluster.file} checks", seen, change)
@@ -67,16 +68,21 @@ def keep_up(picture: Picture) -> Iterator[Finding]:
     if not _surveyed(picture):
         return
     judge = expect.guard(cluster.rollout.keep_up, frozenset(node.server for node in cluster.nodes))
-    told: dict[str, list[str]] = {}
+    told: dict[tuple[str, bool], list[str]] = {}
     for wave in waves(cluster, cluster.names):
         for name in wave:
+            ways = cluster.node(name).strategy
+            if "http-check" not in ways:
+                continue  # it stays in rotation
             seen = see_now(cluster, picture.places, name, picture.survey, also_out=frozenset(wave) - {name})
             verdict = judge(seen)
             if not isinstance(verdict, Holds):
-                told.setdefault(verdict.why, []).append(name)
-    for why, names in told.items():
+                told.setdefault((verdict.why, len(ways) > 1), []).append(name)
+    for (why, another), names in told.items():
         change = "bring servers up, or lower rollout.keep_up or rollout.at_once"
-        yield Finding("keep-up", Severity.REFUSES, ", ".join(names), why, change)
+        severity = Severity.ADVICE if another else Severity.REFUSES
+        what = f"{why}; the next of its strategies is tried" if another else why
+        yield Finding("keep-up", severity, ", ".join(names), what, change)
 
 
 def others(picture: Picture) -> Iterator[Finding]:
@@ -95,8 +101,17 @@ def _surveyed(picture: Picture) -> bool:
 
 
 def _plan(picture: Picture) -> Plan:
+    """A deploy of some release that no node has yet."""
     cluster = picture.cluster
-    nothing = dict.fromkeys(cluster.names, Job("deploy"))
-    previous = dict.fromkeys(cluster.names)
-    plan = Plan("deploy", waves(cluster, cluster.names), nothing, picture.places, previous)
+    jobs = dict.fromkeys(cluster.names, Job("deploy", "RELEASE"))
+    looks = {name: picture.survey.nodes.get(name, NodeLook()) for name in cluster.names}
+    previous = {name: look.disk.current if look.disk else None for name, look in looks.items()}
+    live = {name: _live(cluster, cluster.node(name), look) for name, look in looks.items()}
+    plan = Plan("deploy", waves(cluster, cluster.names), jobs, picture.places, previous, live=live)
     return with_ways(cluster, plan, picture.survey)
+
+
+def _live(cluster: Cluster, node: Node, look: NodeLook) -> dict[str, str]:
+    """What serves on a node now, as each of its strategies calls it."""
+    found = {name: STRATEGIES[name].live(cluster, node, look) for name in node.strategy}
+    return {name: what for name, what in found.items() if what is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from drainctl.doctor import balancers, cluster, haproxy, nodes, timings
+from drainctl.doctor import balancers, cluster, flips, haproxy, nodes, reloads, timings, upstreams
 from drainctl.doctor.finding import Finding, Severity
 from drainctl.doctor.picture import Picture
 
@@ -23,6 +23,14 @@ RULES: tuple[Rule, ...] = (
     haproxy.unread, haproxy.health_check, haproxy.tracking, haproxy.unchecked, haproxy.cut_when_marked,
     haproxy.persistence, haproxy.retries, haproxy.state_file, haproxy.check_target, haproxy.check_page,
     haproxy.weights, haproxy.agents, haproxy.page_scope, haproxy.timeout_server,
+    flips.tools, flips.commands, flips.link, flips.socket_not_named, flips.not_running, flips.file,
+    flips.folder, flips.generation, flips.ports, flips.not_included, flips.clients, flips.shutdown,
+    flips.silent,
+    upstreams.unread, upstreams.keeps_connections, upstreams.runs_twice, upstreams.short_reads,
+    upstreams.fail_timeout, upstreams.marks_failed, upstreams.no_backup, upstreams.on_ports,
+    upstreams.not_hidden,
+    reloads.masters, reloads.stranger, reloads.keeps_release, reloads.ends_service,
+    reloads.ends_unit, reloads.servers,
     timings.differing, timings.outlasting, timings.no_timeout,
 )  # fmt: skip
 

@@ -146,6 +146,75 @@ WHY = {
     "releases-differ": (
         "The nodes run different releases: users see both, and a rollback goes back to each node's own."
     ),
+    # what the nodes show of the in-place strategies
+    "command-missing": "A step of the rollout runs it on the node.",
+    "socket-not-link": "A flip renames a link over it; what is there is no link to a socket.",
+    "upstream-not-socket": "Were the link swapped, users would still be served by what nginx connects to.",
+    "nginx-not-running": "There is nothing that a rewritten upstream could be taken up by.",
+    "upstream-file-missing": (
+        "drainctl writes this file and reads from it which port serves; the first one is written by a "
+        "person, or by `--adopt`."
+    ),
+    "upstream-file-foreign": "drainctl overwrites no file that somebody else wrote, unless it is told to.",
+    "upstream-file-unreadable": "What serves now cannot be told, so nothing is rewritten.",
+    "upstream-folder-not-writable": (
+        "The file is written beside its place and renamed, so that it is whole at any moment: that takes the "
+        "right to write in its folder."
+    ),
+    "upstream-not-included": "drainctl would rewrite a file by which nginx does not serve.",
+    "generation-silent": (
+        "Only by this page is it seen that nginx serves with the new file: its reload says yes before it has "
+        "read anything."
+    ),
+    "generation-other": "What nginx serves with is not what the file says.",
+    "port-taken": "The next release could not start there, or a stranger would be sent users.",
+    "nginx-test-fails": "The test is run at every flip; where it fails the old file is put back.",
+    "nginx-unread": "What nginx's configuration says of connections, limits and servers is not judged.",
+    "clients-lost": (
+        "A reload closes idle client connections, and a request that is on its way there is lost without an "
+        "answer."
+    ),
+    "clients-not-kept": (
+        "nginx.clients says that no client meets a close at a reload; what was read does not say so."
+    ),
+    "shutdown-cuts": "A reload ends old workers then, with whatever they still answer.",
+    "silent-clients": (
+        "A client that connects and says nothing holds an old worker that long, and the old process stays."
+    ),
+    "upstream-keeps-connections": (
+        "A kept connection still leads to the old process after a flip, and a POST that meets its close is "
+        "lost: nginx does not send it again."
+    ),
+    "posts-twice": "It hides a failure by running a POST again that may have been done already.",
+    "slow-counts-as-failed": (
+        "A slow page marks the server failed for everybody; asked of the backup it is slow there too, and "
+        "then nobody is left."
+    ),
+    "fail-timeout-differs": (
+        "drainctl waits so long between the two restarts: too short, and nginx still avoids the one while "
+        "the other is stopped."
+    ),
+    "marks-failed": "One error takes this server away from everybody for fail_timeout.",
+    "no-backup-server": "While the first is restarted there is nobody whom nginx would ask instead.",
+    "backup-on-ports": (
+        "An app that is told to end may go on listening until its last request is over; who connects "
+        "meanwhile is reset, and a POST is not asked of the backup."
+    ),
+    "socket-not-hideable": "The process behind it would lose whoever connects while it ends.",
+    "gunicorn-not-running": "Signals go to the process that this file names.",
+    "gunicorn-two-masters": "Two releases answer by turns; which of them is to stay is a person's decision.",
+    "reload-keeps-release": (
+        "It would come up with the old release again, and the deploy would be put back."
+    ),
+    "reload-by-hup": (
+        "When a release's workers do not start, gunicorn's master ends after HUP and nobody listens any "
+        "more; after USR2 the old one serves on."
+    ),
+    "usr2-ends-unit": (
+        "When the first master ends, systemd takes its unit for ended, and ends the second one with it: then "
+        "nobody listens."
+    ),
+    "reload-server": "Its reload was tried and does not do what is wanted of it.",
     # what haproxy.cfg says
     "cfg-unread": "This part of the file is not judged here.",
     "no-httpchk": "A plain connect is no question that could be answered 404.",

@@ -28,7 +28,7 @@ def unread(picture: Picture) -> Iterator[Finding]:
 
 def health_check(picture: Picture) -> Iterator[Finding]:
     """No HTTP check, or one for which a 404 is a plain failure."""
-    for balancer, cfg, proxy, pairs in picture.configured():
+    for balancer, cfg, proxy, pairs in picture.configured() if picture.drains else ():
         if all(server.settings.track for _, server in pairs):
             continue
         uri = urlsplit(picture.cluster.health.check).path or "/"
@@ -179,7 +179,7 @@ def check_target(picture: Picture) -> Iterator[Finding]:
 
 def check_page(picture: Picture) -> Iterator[Finding]:
     """HAProxy asks another page or port than health.check names."""
-    for cfg, proxy, node, server in _checked(picture):
+    for cfg, proxy, node, server in _checked(picture) if picture.cluster.health.check else ():
         httpchk = proxy.settings.httpchk
         url, known = _asked(picture, node)
         path, port = url.path or "/", _check_port(proxy, server)

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from drainctl.config.placeholders import fill, values_of
+from drainctl.doctor import in_place_line
+from drainctl.doctor.in_place import BESIDE, IN_PLACE, nginx_of
+from drainctl.doctor.in_place_line import InPlaceAsked
 from drainctl.doctor.node_line import Asked, line, parse
-from drainctl.doctor.picture import NodeFacts, Picture
+from drainctl.doctor.picture import InPlace, NodeFacts, Picture
 from drainctl.errors import CommandFailed, CommandTimedOut, ConfigError, ConnectFailed, JournalError
 from drainctl.model import Cluster, FlagFile, Node, Place
 from drainctl.overview import look_around, open_rollout
@@ -33,7 +36,7 @@ def look(wired: Wired, cfgs: Mapping[str, HaproxyCfg] | None = None) -> Picture:
     cluster = wired.cluster
     seen = look_around(wired, inspect)
     again = {name: look.process for name, look in wired.fleet.look().items() if not look.error}
-    facts, unlooked = _facts(wired, seen)
+    facts, in_place, unlooked = _facts(wired, seen)
     places, unknown = _places(cluster, seen)
     lease, rollout, journal_error = _journal(wired)
     return Picture(
@@ -43,6 +46,7 @@ def look(wired: Wired, cfgs: Mapping[str, HaproxyCfg] | None = None) -> Picture:
         unknown,
         again,
         facts,
+        in_place,
         unlooked,
         _unknown_keys(cluster) if seen.errors else {},
         cfgs or {},
@@ -68,15 +72,22 @@ def _places(cluster: Cluster, seen: Survey) -> tuple[dict[str, tuple[Place, ...]
     return places, unknown
 
 
-def _facts(wired: Wired, seen: Survey) -> tuple[dict[str, NodeFacts], dict[str, str]]:
+def _facts(wired: Wired, seen: Survey) -> tuple[dict[str, NodeFacts], dict[str, InPlace], dict[str, str]]:
     facts: dict[str, NodeFacts] = {}
+    in_place: dict[str, InPlace] = {}
     unlooked: dict[str, str] = {}
 
     def ask(node: Node) -> None:
-        asked_s = time.time()
+        host = wired.hosts[node.name]
         try:
-            done = wired.hosts[node.name].run(line(_asked(wired.cluster, node, seen)), _LIMIT_S)
+            asked_s = time.time()
+            done = host.run(line(_asked(wired.cluster, node, seen)), _LIMIT_S)
             facts[node.name] = parse(done.out, asked_s, time.time())
+            if not IN_PLACE.isdisjoint(node.strategy):
+                asked = _asked_in_place(wired.cluster, node)
+                found, conf = in_place_line.parse(host.run(in_place_line.line(asked), _LIMIT_S).out, asked)
+                name = nginx_of(wired.cluster, node).upstream
+                in_place[node.name] = in_place_line.read(found, conf, name)
         except (ConnectFailed, ConfigError, ValueError) as error:
             unlooked[node.name] = str(error)
         except CommandTimedOut:
@@ -85,7 +96,31 @@ def _facts(wired: Wired, seen: Survey) -> tuple[dict[str, NodeFacts], dict[str, 
             unlooked[node.name] = str(error).rpartition("\n")[2].strip()
 
     in_parallel([partial(ask, node) for node in wired.cluster.nodes if node.name not in seen.errors])
-    return facts, unlooked
+    return facts, in_place, unlooked
+
+
+def _asked_in_place(cluster: Cluster, node: Node) -> InPlaceAsked:
+    """What the node's in-place strategies run there; {port} and {socket} are filled with one of each."""
+    service, nginx, ways = cluster.service, nginx_of(cluster, node), set(node.strategy)
+    known = values_of(cluster, node, "RELEASE") | {
+        "port": str((service.ports or (0,))[0]),
+        "socket": "SOCKET",
+    }
+    wanted = {"service.start": service.start, "service.stop": service.stop} if ways & BESIDE else {}
+    if "port-flip" in ways:
+        wanted |= {"nginx.test": nginx.test, "nginx.reload": nginx.reload}
+    how = service.reload if "reload" in ways else None
+    if how and how.command:
+        wanted["service.reload"] = how.command
+    in_nginx = bool(ways & BESIDE) or cluster.nginx is not None
+    return InPlaceAsked(
+        commands={key: fill(text, known) for key, text in wanted.items() if text},
+        file=nginx.file or "" if "port-flip" in ways else "",
+        test=nginx.test if in_nginx else "",
+        pid=nginx.pid,
+        gunicorn=fill(how.gunicorn, known) if how and how.gunicorn else "",
+        root=fill(cluster.release.root, known) if cluster.release and how and how.command else "",
+    )
 
 
 def _asked(cluster: Cluster, node: Node, seen: Survey) -> Asked:

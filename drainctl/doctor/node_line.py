@@ -15,7 +15,7 @@ from shlex import quote
 
 from drainctl.doctor.picture import Folder, NodeFacts, User
 
-TOOLS = ("tar", "sha256sum", "shasum", "openssl", "ss", "awk", "readlink", "curl", "wget")
+TOOLS = ("tar", "sha256sum", "shasum", "openssl", "ss", "awk", "readlink", "curl", "wget", "python3")
 _ENDS = {";", "&&", "||", "|", "&", ">", ">>", "<", "(", ")"}
 
 
@@ -37,7 +37,7 @@ class Asked:
 
 def line(asked: Asked) -> str:
     """The command. It always ends with 0, unless it could not run at all."""
-    program, allowed = _program(asked.restart or "")
+    program, allowed = program_of(asked.restart or "")
     mine = f" and src {asked.address}" if asked.address else ""
     values = {
         "tools": " ".join(TOOLS),
@@ -52,14 +52,14 @@ def line(asked: Asked) -> str:
     return f"LC_ALL=C; export LC_ALL\n{given}{_LOOK}"
 
 
-def _program(restart: str) -> tuple[str, str]:
+def program_of(command: str) -> tuple[str, str]:
     """
-    The program that service.restart starts, and the `sudo -l` line that asks whether it may; "" for none.
+    The program that a command line starts, and the `sudo -l` line that asks whether it may; "" for none.
 
     Only the first command of the line is looked at, and none where it begins with shell syntax.
     """
     try:
-        lexer = shlex.shlex(restart, posix=True, punctuation_chars=True)
+        lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
         words = list(lexer)
     except ValueError:

@@ -50,6 +50,8 @@ def flagged(picture: Picture) -> Iterator[Finding]:
 
 def check_answer(picture: Picture) -> Iterator[Finding]:
     """A health page that does not say 200 although the node is in rotation and not flagged."""
+    if not picture.cluster.health.check:
+        return
     up = {node.name for node, _, row in picture.rows() if row.status.word is Word.UP}
     for node in picture.cluster.nodes:
         look = picture.survey.nodes.get(node.name)
@@ -95,7 +97,7 @@ def check_elsewhere(picture: Picture) -> Iterator[Finding]:
     from urllib.parse import urlsplit
 
     told: set[str] = set()
-    for node, place, row in picture.rows():
+    for node, place, row in picture.rows() if picture.cluster.health.check else ():
         if not row.address or node.name in told:
             continue
         asked = urlsplit(_filled(picture, node, picture.cluster.health.check))
@@ -148,7 +150,7 @@ def tools(picture: Picture) -> Iterator[Finding]:
         missing = [] if "tar" in facts.tools or not cluster.release else ["tar"]
         if cluster.release and not facts.tools.intersection(_HASHES):
             missing.append("sha256sum")
-        if cluster.health.active == "ss":
+        if cluster.health.active == "ss" and "http-check" in node.strategy:
             missing += [tool for tool in ("ss", "awk") if tool not in facts.tools]
         if missing:
             packages = {"ss": "iproute2", "awk": "gawk", "sha256sum": "coreutils"}

@@ -9,6 +9,7 @@ from drainctl.haproxy_cfg.model import HaproxyCfg, Proxy, Server
 from drainctl.journal.door import Lease
 from drainctl.journal.replay import RolloutState
 from drainctl.model import BalancerLook, Cluster, Node, Place, Process, ServerRow, Survey
+from drainctl.nginx.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +69,65 @@ class NodeFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Command:
+    """
+    A command of drainctl.yml on one node. there: its program is. may: sudo runs it without a password.
+    None: not asked.
+    """
+
+    key: str
+    line: str
+    there: bool | None = None
+    may: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gunicorn:
+    """
+    The running master. words: its command line and GUNICORN_CMD_ARGS. cwd: its working folder, as the kernel
+    has it, links resolved. pwd: $PWD that it was started with, "" for none, None where that may not be read.
+    config: what its configuration file says of chdir, pythonpath and preload_app, line by line. unit: the
+    systemd unit whose main process it is, "" for none.
+    """
+
+    pid: int
+    words: tuple[str, ...] = ()
+    cwd: str = ""
+    pwd: str | None = None
+    config: tuple[str, ...] = ()
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InPlace:
+    """
+    What the in-place strategies meet on a node, by a second command that changes nothing.
+
+    folder: of the upstream file, as NodeFacts.flag_folder. version: of nginx, () where it is not known.
+    conf: what nginx's whole configuration says of the upstream; None, with conf_error, where it could not be
+    read, or was not asked (no conf_error). sockets: every unix socket that it connects to. servers: app
+    servers that run below release.root, of those whose reload is known to be no good.
+    """
+
+    folder: str | None = None
+    commands: tuple[Command, ...] = ()
+    version: tuple[int, ...] = ()
+    conf: Settings | None = None
+    conf_error: str = ""
+    sockets: frozenset[str] = frozenset()
+    gunicorn: Gunicorn | None = None
+    servers: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """
     One look at a cluster and at what surrounds it.
 
     unknown: what drainctl.yml names and a balancer has not. again: each balancer's process a moment after
-    the survey. unlooked: {node: why its facts are missing}. unknown_keys: {node: the command that fetches
-    the key which no known_hosts file has}. cfgs: {balancer: its haproxy.cfg}, where one was given.
+    the survey. in_place: of the nodes that have an in-place strategy. unlooked: {node: why its facts are
+    missing}. unknown_keys: {node: the command that fetches the key which no known_hosts file has}. cfgs:
+    {balancer: its haproxy.cfg}, where one was given.
     """
 
     cluster: Cluster
@@ -83,12 +136,18 @@ class Picture:
     unknown: tuple[str, ...] = ()
     again: Mapping[str, Process | None] = field(default_factory=dict)
     facts: Mapping[str, NodeFacts] = field(default_factory=dict)
+    in_place: Mapping[str, InPlace] = field(default_factory=dict)
     unlooked: Mapping[str, str] = field(default_factory=dict)
     unknown_keys: Mapping[str, str] = field(default_factory=dict)
     cfgs: Mapping[str, HaproxyCfg] = field(default_factory=dict)
     lease: Lease | None = None
     rollout: RolloutState | None = None
     journal_error: str | None = None
+
+    @property
+    def drains(self) -> bool:
+        """Whether some node leaves rotation by its health page."""
+        return any("http-check" in node.strategy for node in self.cluster.nodes)
 
     @property
     def looks(self) -> Iterator[BalancerLook]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from doctor_kit import ABOVE, CFG, NOBODY, NODE, edited, look, picture, server, shop
+from test_doctor_in_place import CASES as IN_PLACE_CASES
 
 from drainctl.balancer.parse import show_stat
 from drainctl.doctor.examine import RULES, examine
@@ -327,7 +328,7 @@ def test_nothing_is_said_of_a_cluster_that_is_well():
 
 
 def test_every_code_has_a_case():
-    assert sorted(CASES) == sorted(WHY)
+    assert sorted([*CASES, *IN_PLACE_CASES]) == sorted(WHY)
 
 
 @pytest.mark.parametrize("code", sorted(CASES))
@@ -643,11 +644,11 @@ def test_a_reload_between_the_two_looks_is_no_second_process():
 
 
 def test_every_rule_is_asked():
-    from drainctl.doctor import balancers, cluster, haproxy, nodes, timings
+    from drainctl.doctor import balancers, cluster, flips, haproxy, nodes, reloads, timings, upstreams
 
     public = {
         rule
-        for module in (balancers, cluster, haproxy, nodes, timings)
+        for module in (balancers, cluster, flips, haproxy, nodes, reloads, timings, upstreams)
         for name, rule in vars(module).items()
         if getattr(rule, "__module__", "") == module.__name__ and not name.startswith("_")
     }
