@@ -26,19 +26,24 @@ from drainctl.errors import (
     PreflightError,
 )
 from drainctl.journal.lease import Keeper, me
+from drainctl.journal.patient import Patience
 from drainctl.model import Cluster, Node
+from drainctl.node.fence import Fence
 from drainctl.node.shell import holder
 from drainctl.overview import look_around, open_rollout, state_of
 from drainctl.rollout import ending
 from drainctl.rollout.choose import Wish, again, chosen, make_plan
+from drainctl.rollout.inspect import inspect
 from drainctl.rollout.keep_out import EVERY_S, KeepOut
 from drainctl.rollout.observe import Observer
 from drainctl.rollout.perform import Performer
 from drainctl.rollout.places import find_places
-from drainctl.rollout.plan import Plan, refusals
+from drainctl.rollout.plan import Plan, refusals, unreachable
 from drainctl.rollout.proof import proof
 from drainctl.rollout.roll import ABORT, Outcome, Roll
+from drainctl.rollout.takeover import Hosts, fenced
 from drainctl.rollout.world import Recorder, Stop, World
+from drainctl.strategies.known import STRATEGIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,11 +101,10 @@ class Controller:
         Raises: ConfigError for unknown nodes, servers, backends, or a release that no node has.
         """
         names = chosen(self.cluster, wish.only)
-        seen = look_around(self._wired)
+        seen = look_around(self._wired, inspect)
         seen = seen._replace(errors={name: why for name, why in seen.errors.items() if name in names})
-        if any(look.error for look in seen.tables.values()) or seen.errors:
-            nothing = Plan(wish.verb, (), {}, {}, {}, wish.release)
-            return nothing, seen, refusals(self.cluster, nothing, seen)
+        if found := self._unreachable(seen, names):
+            return Plan(wish.verb, (), {}, {}, {}, wish.release), seen, found
         plan = make_plan(self.cluster, wish, seen, find_places(self.cluster, seen.tables), self._ran_before)
         if wish.verb == "restore":
             return plan, seen, [] if wish.steal else self._not_ours(plan, seen)
@@ -124,39 +128,53 @@ class Controller:
             ConfigError: see `plan`.
         """
         rollout = _new_id()
-        with self._lease(rollout, wait_s) as keeper:
+        record = self._recorder(rollout)
+        with self._lease(rollout, record.patience, wait_s) as keeper:
             if wish.verb not in {"drain", "restore"}:
                 self._refuse_if_open()
             plan, seen, found = self.plan(wish)
             accept(plan, seen)
             if found:
                 raise PreflightError(_lines(found), hint=_hint(seen))
-            record = Recorder(self._wired.store, rollout, self._listeners)
+            others = self.cluster.names if wish.everywhere else ()
+            targets = dict.fromkeys(others) | {name: job.target for name, job in plan.jobs.items()}
+            hosts, told = self._take_over(rollout, wish.verb, targets, keeper.lease, steal=wish.steal)
             _announce(record, self.cluster, plan, wish, keeper.lease)
             # Known only once it has a beginning: one without would be open for ever, and could not be read.
             self._wired.store.register(self.cluster.app, rollout)
-            return self._roll(rollout, plan, seen, record, keeper, steal=wish.steal or wish.verb == "restore")
+            _tell_takeover(record, told)
+            flags = wish.steal or wish.verb == "restore"
+            return self._roll(rollout, plan, seen, record, keeper, hosts, steal=flags)
 
-    def resume(self, rollout: str | None = None, *, back: bool = False) -> Result:
+    def resume(self, rollout: str | None = None, *, back: bool = False, steal: bool = False) -> Result:
         """
         Go on with an open rollout (the latest, when none is named), or take it back.
+
+        What the controller of before still does on a node is waited for, and it can begin nothing more there,
+        before the cluster is looked at. steal: also where a controller with a higher token has been.
 
         Raises: ConfigError when there is none; LeaseHeld while its controller lives; PreflightError when a
         balancer or node cannot be reached.
         """
         state = self._open_one(rollout)
-        with self._lease(state.id) as keeper:
+        record = self._recorder(state.id)
+        with self._lease(state.id, record.patience) as keeper:
+            try:
+                hosts, told = self._take_over(state.id, state.verb, state.targets, keeper.lease, steal=steal)
+            except PreflightError as error:
+                error.left = f"rollout {state.id} stays as it was"
+                raise
             seen = look_around(self._wired)
-            if found := refusals(self.cluster, Plan(state.verb, (), {}, {}, {}), seen):
+            if found := self._unreachable(seen, state.order):
                 raise PreflightError(_lines(found), left=f"rollout {state.id} stays as it was")
             plan = again(self.cluster, state, find_places(self.cluster, seen.tables))
-            record = Recorder(self._wired.store, state.id, self._listeners)
             holder = str(keeper.lease.holder)
             how = "taken back" if back else "resumed"
             record("rollout.resumed", f"{how} by {holder}", token=keeper.lease.token, holder=holder)
             if back and not state.turned:
                 record("rollout.turned", ABORT, to="back", why=ABORT)
-            return self._roll(state.id, plan, seen, record, keeper)
+            _tell_takeover(record, told)
+            return self._roll(state.id, plan, seen, record, keeper, hosts)
 
     def ask(self, what: str) -> str:
         """
@@ -173,6 +191,15 @@ class Controller:
             lease.rollout, "rollout.asked", text=f"{by} asks to {what}", data={"ask": what, "by": by}
         )
         return lease.rollout
+
+    def _unreachable(self, seen: Survey, names: Sequence[str]) -> list[str]:
+        """What must be looked at and could not be; a balancer only where a node has no way without it."""
+        needed = any(
+            all(STRATEGIES[each].leaves for each in node.strategy)
+            for node in self.cluster.nodes
+            if node.name in names
+        )
+        return unreachable(seen, balancers=needed)
 
     # -------------------------------------------------------- the past
 
@@ -221,8 +248,12 @@ class Controller:
 
     # -------------------------------------------------------- one rollout
 
+    def _recorder(self, rollout: str) -> Recorder:
+        patience_s = self.cluster.rollout.patience_s
+        return Recorder(self._wired.store, rollout, self._listeners, patience_s, lambda: self._stop.at_once)
+
     @contextmanager
-    def _lease(self, rollout: str, wait_s: float = 0.0) -> Iterator[Keeper]:
+    def _lease(self, rollout: str, patience: Patience, wait_s: float = 0.0) -> Iterator[Keeper]:
         """The lease, kept until the block ends. Raises: LeaseHeld after wait_s seconds."""
         store, holder = self._wired.store, me()
         deadline = time.monotonic() + wait_s
@@ -234,7 +265,7 @@ class Controller:
                 if time.monotonic() >= deadline or self._stop.asked:
                     raise
             time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
-        keeper = Keeper(store, lease, LEASE_S)
+        keeper = Keeper(store, lease, LEASE_S, patience)
         try:
             yield keeper
         finally:
@@ -247,6 +278,7 @@ class Controller:
         seen: Survey,
         record: Recorder,
         keeper: Keeper,
+        hosts: Hosts,
         *,
         steal: bool = False,
     ) -> Result:
@@ -256,13 +288,16 @@ class Controller:
         Raises: JournalError and LeaseLost: then nothing may be written any more, and `resume` goes on.
         """
         began = time.monotonic()
-        world = self._world(rollout, plan, record, keeper, steal=steal)
+        record.right = keeper
+        world = self._world(rollout, plan, record, keeper, hosts, steal=steal)
         self._wired.fleet.keep(EVERY_S)
         try:
             outcome = Roll(world, plan, self.cluster.rollout.on_failure).run()
         except (JournalError, LeaseLost) as error:
             error.left = f"rollout {rollout} stays open: nodes in flight are as they were left"
-            error.hint = error.hint or "`drainctl status` shows where each node is, `drainctl resume` goes on"
+            if "drainctl" not in (error.hint or ""):
+                goes_on = "`drainctl status` shows where each node is, `drainctl resume` goes on"
+                error.hint = f"{error.hint}\n{goes_on}" if error.hint else goes_on
             raise
         except Interrupted as error:
             outcome = Outcome("interrupted", Exit.INTERRUPTED, str(error))
@@ -273,7 +308,7 @@ class Controller:
         seconds = time.monotonic() - began
         shown = proof(seen.tables, self._wired.fleet.overview(), plan.places, seconds)
         record("proof", _proof_text(shown), **shown)
-        lines = ending.lines(state_of(self._wired.store, rollout)._replace(ended=outcome.outcome))
+        lines = ending.lines(state_of(record.store, rollout)._replace(ended=outcome.outcome))
         record(
             "rollout.ended",
             f"{outcome.outcome}: {outcome.why}",
@@ -285,14 +320,38 @@ class Controller:
         )
         return Result(rollout, outcome.outcome, outcome.exit, outcome.why, lines, shown, seconds)
 
-    def _world(self, rollout: str, plan: Plan, record: Recorder, keeper: Keeper, *, steal: bool) -> World:
+    def _take_over(
+        self,
+        rollout: str,
+        verb: str,
+        targets: Mapping[str, str | None],
+        lease: Lease,
+        *,
+        steal: bool,
+    ) -> tuple[Hosts, Mapping[str, str]]:
+        """The nodes of `targets`, closed to controllers of lower tokens; see rollout.takeover."""
+        by = Fence(lease.token, rollout, verb, None, str(lease.holder), _now(), steal)
+        hosts = {name: self._wired.hosts[name] for name in targets if name in self._wired.hosts}
+        return fenced(hosts, by, targets, self.cluster.service.limit_s)
+
+    def _world(
+        self,
+        rollout: str,
+        plan: Plan,
+        record: Recorder,
+        keeper: Keeper,
+        hosts: Hosts,
+        *,
+        steal: bool,
+    ) -> World:
         wired = self._wired
         perform = Performer(
             self.cluster,
             wired.fleet,
-            wired.hosts,
+            hosts,
             wired.http,
             plan.places,
+            wired.machines,
             rollout=rollout,
             release=plan.release,
             flag_text=lambda: _flag_text(rollout, plan.verb, keeper.lease),
@@ -300,17 +359,24 @@ class Controller:
         )
 
         def note(node: Node, text: str) -> None:
-            record("note", text, node=node.name, what="balancer-changed")
+            record.note(text, node=node.name, what="balancer-changed")
 
-        keep_out = KeepOut(plan.places, nudge=perform.nudge_out, tell=note)
+        def nudge(node: Node, balancer: str) -> str:
+            if keeper.ours:
+                return perform.nudge_out(node, balancer)
+            return "left so: the lease has run out, and the store is away"  # it may be another's by now
+
+        keep_out = KeepOut(plan.places, nudge=nudge, tell=note)
         wired.fleet.on_look(keep_out.look)
         return World(
             cluster=self.cluster,
             rollout=rollout,
             places=plan.places,
-            observer=Observer(self.cluster, wired.fleet, wired.hosts, wired.http, plan.places),
+            observer=Observer(
+                self.cluster, wired.fleet, wired.hosts, wired.http, plan.places, wired.machines
+            ),
             perform=perform,
-            store=wired.store,
+            store=record.store,
             right=keeper,
             keep_out=keep_out,
             record=record,
@@ -333,7 +399,8 @@ def _announce(record: Recorder, cluster: Cluster, plan: Plan, wish: Wish, lease:
         targets={name: job.target for name, job in plan.jobs.items()},
         previous=dict(plan.previous),
         waves=[list(wave) for wave in plan.waves],
-        strategy=dict.fromkeys(plan.order, "http-check"),
+        strategy={name: way.strategy for name, way in plan.ways.items()},
+        live={name: dict(live) for name, live in plan.live.items()},
         on_failure=cluster.rollout.on_failure,
         token=lease.token,
         holder=str(lease.holder),
@@ -349,9 +416,18 @@ def _hint(seen: Survey) -> str:
 
 def _flag_text(rollout: str, verb: str, lease: Lease) -> str:
     """What stands in the flag file: one line of JSON, for people and for other controllers."""
-    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    told = {"rollout": rollout, "token": lease.token, "by": str(lease.holder), "at": at, "verb": verb}
+    told = {"rollout": rollout, "token": lease.token, "by": str(lease.holder), "at": _now(), "verb": verb}
     return json.dumps(told) + "\n"
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _tell_takeover(record: Recorder, told: Mapping[str, str]) -> None:
+    """A token that was stolen, and a node that keeps none, are on record."""
+    for name, how in told.items():
+        record("note", f"fence {how}", node=name, what="fence")
 
 
 def _new_id() -> str:

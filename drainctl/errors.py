@@ -7,6 +7,7 @@ Every error that drainctl raises on purpose, with the exit code that each one me
     ├── LeaseError               4
     │   ├── LeaseHeld            4    another rollout has the lease
     │   └── LeaseLost            3    ours ran out or was taken while we worked
+    │       └── Fenced           3    a node refuses us: a controller with a higher token has been there
     ├── RolledBack               1    the rollout failed, and everything was put back
     ├── Halted                   3    a person is needed
     ├── Interrupted            130    Ctrl-C or SIGTERM; nodes in flight were brought to a known state
@@ -18,8 +19,10 @@ Every error that drainctl raises on purpose, with the exit code that each one me
     │   ├── ConnectFailed        3    the node cannot be reached, or its host key is not the known one
     │   ├── CommandFailed        3    a command on the node ended with another code than 0
     │   └── CommandTimedOut      3    a command on the node outlived its limit
+    ├── BoardError               3    the down board cannot be written, or somebody else marked the machine
     ├── ReleaseError             2    the release is no archive, is hostile, or differs from its sha256
     └── JournalError             3    the journal cannot be read or written
+        └── StoreAway            3    its store did not answer in time; the same call may succeed later
 
 A message says who, what was seen against which limit, and what is left; `.hint` says what to do next.
 """
@@ -95,6 +98,10 @@ class LeaseLost(LeaseError):
     exit = Exit.HALTED
 
 
+class Fenced(LeaseLost):
+    """A node refused an act: another controller, with a higher token, has taken it over (node.fence)."""
+
+
 class RolledBack(DrainctlError):
     """The rollout failed, and everything that it had changed was put back."""
 
@@ -145,6 +152,10 @@ class CommandTimedOut(TransportError):
     """A command on a node was still running at its limit; it was ended as far as the transport can."""
 
 
+class BoardError(DrainctlError):
+    """The down board of strategy arb cannot be written, or somebody else has marked the machine."""
+
+
 class ReleaseError(DrainctlError):
     """The release is no archive, would write outside its folder, or differs from its sha256."""
 
@@ -153,3 +164,7 @@ class ReleaseError(DrainctlError):
 
 class JournalError(DrainctlError):
     """The journal cannot be opened, read or written."""
+
+
+class StoreAway(JournalError):
+    """The journal's store cannot be reached, does not answer, or is locked: the same may succeed later."""

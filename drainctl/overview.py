@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
-from drainctl.errors import ConfigError
+from drainctl.errors import ConfigError, DrainctlError
 from drainctl.journal.door import Lease, Store
 from drainctl.journal.replay import RolloutState, replay
 from drainctl.model import Cluster, FlagCommands, Place, Survey
+from drainctl.node.fence import Claim
 from drainctl.node.shell import holder
+from drainctl.rollout.from_nodes import Found, found
 from drainctl.rollout.places import find_places
 from drainctl.rollout.survey import Inspect, survey
 from drainctl.threads import in_parallel
@@ -61,6 +65,19 @@ def status(wired: Wired) -> Status:
         places, notes = {node.name: () for node in cluster.nodes}, str(error).splitlines()
     shown = as_seen(state, cluster, seen) if state else None
     return Status(cluster, seen, places, lease, shown, tuple(notes))
+
+
+def from_nodes(wired: Wired) -> tuple[Survey, Found]:
+    """What was going on as far as the nodes themselves tell it; no journal is opened."""
+    cluster, seen = wired.cluster, look_around(wired)
+    claims: dict[str, Sequence[Claim]] = {}
+
+    def ask(name: str) -> None:
+        with suppress(DrainctlError):  # as if there were no fence: the survey tells whether it was reached
+            claims[name] = wired.hosts[name].claims()
+
+    in_parallel([partial(ask, name) for name in seen.nodes])
+    return seen, found(cluster, seen, claims)
 
 
 def as_seen(state: RolloutState, cluster: Cluster, seen: Survey) -> RolloutState:

@@ -43,11 +43,22 @@ def until(what: str, holds: Callable[[], T], limit_s: float = 10.0, every_s: flo
 # Files that take a minute or more: begun first, so that two workers end at about the same time.
 LONGEST = (
     "test_kill.py",
+    "test_kill_in_place.py",
+    "test_arb_rollout.py",
+    "test_reliability.py",
+    "test_store_faults.py",
+    "test_lab_strategies.py",
     "test_rollout.py",
+    "test_fence.py",
+    "test_in_place_rolls.py",
     "test_screens.py",
     "test_verbs.py",
     "test_ci.py",
     "test_arb_load.py",
+    "test_store_rollout.py",
+    "test_stores.py",
+    "test_doctor_in_place.py",
+    "test_render.py",
 )
 
 

@@ -130,6 +130,7 @@ def _service(keys: Keys) -> Service:
         address=keys["address"],
         ask=keys["ask"],
         reload=Reload(reload["command"], reload["gunicorn"], reload["by"]) if reload else None,
+        sockets=tuple(keys["sockets"]),
     )
 
 
@@ -210,8 +211,11 @@ def _checks(keys: Keys) -> Checks:
 def _store(named: str | None, app: str, folder: str, environ: Mapping[str, str]) -> str:
     """
     `sqlite:///` and an absolute path. A path that is named is absolute, with or without one more slash, or
-    begins with `~`. Source: XDG Base Directory Specification, $XDG_STATE_HOME.
+    begins with `~`. The URL of a server is left as it is. Source: XDG Base Directory Specification,
+    $XDG_STATE_HOME.
     """
+    if named and not named.startswith(SQLITE):
+        return named
     if named:
         return change(named, lambda text: SQLITE + absolute(text.removeprefix(SQLITE), "/"))
     state = environ.get("XDG_STATE_HOME", "")

@@ -25,6 +25,8 @@ TEMPLATES: Mapping[Path, frozenset[str]] = {
     ("service", "stop"): frozenset({"release", "port", "socket"}),
     ("service", "ask"): frozenset({"path", "port", "socket"}),
     ("service", "address"): frozenset(),
+    ("service", "sockets", 0): frozenset(),
+    ("service", "sockets", 1): frozenset(),
     ("service", "reload"): frozenset({"release"}),
     ("service", "reload", "command"): frozenset({"release"}),
     ("service", "reload", "gunicorn"): frozenset(),
@@ -56,6 +58,8 @@ PATHS: tuple[Path, ...] = (
     ("nginx", "file"),
     ("nginx", "pid"),
     ("service", "reload", "gunicorn"),
+    ("service", "sockets", 0),
+    ("service", "sockets", 1),
     ("socket", "current"),
 )
 URLS: tuple[Path, ...] = (
@@ -163,15 +167,21 @@ def _flag(tree: Tree) -> Iterator[Problem]:
 
 
 def _service(tree: Tree) -> Iterator[Problem]:
-    """Two ports that differ, and commands that say which process they mean; one way to reload."""
+    """Two processes that differ, and commands that say which one they mean; one way to reload."""
     service = _mapping(tree, "service")
-    ports = service.get("ports")
-    if isinstance(ports, list) and (len(ports) != 2 or ports[0] == ports[1]):
-        yield Problem(("service", "ports"), f"found {found(ports)}, expected two different ports")
+    for kind, what in (("ports", "ports"), ("sockets", "paths")):
+        pair = service.get(kind)
+        if isinstance(pair, list) and (len(pair) != 2 or pair[0] == pair[1]):
+            seen = f"{found(pair[0])} twice" if len(pair) == 2 else f"{len(pair)} of them"
+            yield Problem(("service", kind), f"found {seen}, expected two different {what}")
+    if "ports" in service and "sockets" in service:
+        yield Problem(("service",), "found both ports and sockets, expected one of them", on_key=True)
+    names = ("socket",) if "sockets" in service else ("port", "socket", "release")
+    which = "{socket}" if "sockets" in service else "{port}, {socket} or {release}"
     for name in ("start", "stop"):
         text = service.get(name)
-        if isinstance(text, str) and not {"port", "socket", "release"} & set(names_in(text)):
-            what = "expected {port}, {socket} or {release} in it: it is for one process of several"
+        if isinstance(text, str) and not set(names) & set(names_in(text)):
+            what = f"expected {which} in it: it is for one process of several"
             yield Problem(("service", name), f"found {found(text)}, {what}")
     reload = service.get("reload")
     if isinstance(reload, dict) and ("command" in reload) == ("gunicorn" in reload):
@@ -256,9 +266,15 @@ def _templates(tree: Tree) -> Iterator[tuple[Path, str]]:
     for at in TEMPLATES:
         value: Any = tree
         for part in at:
-            value = value.get(part) if isinstance(value, dict) else None
+            value = _inside(value, part)
         if isinstance(value, str):
             yield at, value
+
+
+def _inside(value: Any, part: str | int) -> Any:
+    if isinstance(part, int):
+        return value[part] if isinstance(value, list) and part < len(value) else None
+    return value.get(part) if isinstance(value, dict) else None
 
 
 def _mapping(tree: Tree, key: str) -> Tree:

@@ -207,7 +207,9 @@ SSH = Kind(
     {"type": "string", "pattern": r"^(?:[^\s@]+@)?[^\s@]+$"},
 )
 STORE = _text(
-    "URL", "sqlite:///PATH", r"sqlite:///[^\s\0][^\n\0]*", later=("postgresql://", "postgres://", "etcd://")
+    "URL",
+    "sqlite:///PATH, postgresql://… or etcd://HOST:PORT/PREFIX",
+    r"sqlite:///[^\s\0][^\n\0]*|(?:postgres(?:ql)?|etcd)://[^\s\0]+",
 )
 STRATEGY = choice("http-check", "socket-flip", "port-flip", "backup", "reload", "arb")
 BOARD = _text(

@@ -44,7 +44,7 @@ def found(value: object) -> str:
             return "a mapping" if value else "an empty mapping"
         case list():
             return "a list" if value else "an empty list"
-    text = re.sub(r"//[^/@\s]*@", "//***@", shown(value) if isinstance(value, str) else str(value))
+    text = re.sub(r"//.*@", "//***@", shown(value) if isinstance(value, str) else str(value))
     if len(text) > LONGEST:
         text = text[: LONGEST - 1] + "…"
     return text if text.isprintable() and text.strip() == text != "" else repr(text)

@@ -313,7 +313,7 @@ SERVICE = Section(
         "start",
         kinds.COMMAND,
         "Starts one process beside another: on `{port}` for port-flip and backup, at `{socket}` for "
-        "socket-flip; `{release}` is the release that it is to run.",
+        "socket-flip and backup; `{release}` is the release that it is to run.",
         examples=("sudo systemctl start shop@{port}",),
     ),
     Key(
@@ -327,6 +327,14 @@ SERVICE = Section(
         List(kinds.PORT),
         "The two ports of port-flip; for backup, that of nginx's live server, then that of its `backup`.",
         examples=([8000, 8001],),
+    ),
+    Key(
+        "sockets",
+        List(kinds.ABSOLUTE),
+        "Instead of ports, for backup: the unix socket of nginx's live server, then that of its `backup`. "
+        "drainctl's user renames in their folder, so that nobody connects to a process that is to end; on "
+        "ports a POST that comes just then is lost.",
+        examples=(["/run/shop/live.sock", "/run/shop/backup.sock"],),
     ),
     Key("address", kinds.ADDRESS, "Where the app listens on the node.", "127.0.0.1"),
     Key(
@@ -399,7 +407,8 @@ NGINX = Section(
         "A reload closes idle client connections, and a request on its way there is lost. `nudge` takes the "
         "node out at the balancers for that moment, and needs sockets of level `admin`; `kept` says that "
         "your set-up loses none (`keepalive_min_timeout`, or HAProxy's `http-server-close` or `retry-on "
-        "all-retryable-errors`); `lost` accepts it.",
+        "all-retryable-errors`); `lost` accepts it. backup on ports needs `kept` or `lost`: see "
+        "`service.sockets`.",
         "nudge",
     ),
 )
@@ -535,8 +544,9 @@ ROLLOUT = Section(
     Key(
         "patience",
         kinds.LIMIT,
-        "How long a node waits until the balancers show `keep_up` other servers UP, and how much longer "
-        "than `watch.for` the balancers may take to show a watched node.",
+        "How long a node waits until the balancers show `keep_up` other servers UP, how much longer than "
+        "`watch.for` the balancers may take to show a watched node, and how long a rollout waits for a "
+        "`store` that is away.",
         "60s",
     ),
 )
@@ -673,7 +683,9 @@ FILE = Section(
     Key(
         "store",
         kinds.STORE,
-        "Where the journal and the lease are kept: `sqlite:///PATH` on this machine. Unless it is set, "
+        "Where the journal and the lease are kept: `sqlite:///PATH` on this machine; for controllers on "
+        "several machines `postgresql://USER:${PASSWORD}@HOST/DATABASE` as libpq takes it, or "
+        "`etcd://HOST:PORT,HOST:PORT/PREFIX` (several-controllers.md). Unless it is set, "
         "`APP.db` in `$XDG_STATE_HOME/drainctl`, or in `~/.local/state/drainctl`.",
         examples=("sqlite:///~/.local/state/drainctl/shop.db",),
     ),

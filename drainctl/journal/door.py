@@ -1,4 +1,4 @@
-"""The door to the journal and the lease: one interface for SQLite, and later PostgreSQL and etcd."""
+"""The door to the journal and the lease: one interface for SQLite, PostgreSQL and etcd."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ class Holder(NamedTuple):
 
 class Lease(NamedTuple):
     """
-    The right to change one cluster. token: grows with every new holder (fencing). until_s: wall clock,
-    Unix seconds. since_s: when this holder took it.
+    The right to change one cluster. token: grows with every new holder (fencing), and is never below the
+    store's clock when it was taken, in Unix seconds (etcd shows none: the controller's), so that those of
+    different stores can be compared. since_s: when this holder took it. until_s: by this machine's wall
+    clock, Unix seconds, whatever the store's clock shows. For its holder never later than the store's own
+    end (counted from before the store was asked); for others, from `held`, never earlier.
     """
 
     cluster: str
@@ -40,8 +43,8 @@ class Lease(NamedTuple):
 
 class Store(Protocol):
     """
-    Journal and lease of all rollouts of one store. Every method raises JournalError, and may be called from
-    any thread.
+    Journal and lease of all rollouts of one store. Every method may be called from any thread, returns or
+    raises within the store's limit, and raises JournalError; StoreAway where the same call may succeed later.
     """
 
     def append(
@@ -53,8 +56,14 @@ class Store(Protocol):
         step: str | None = None,
         text: str = "",
         data: Mapping[str, Any] | None = None,
+        mark: str | None = None,
     ) -> Event:
-        """Write one event; it is on disk when this returns."""
+        """
+        Write one event; it is on disk when this returns.
+
+        mark: an id of the caller's making. After a StoreAway nobody knows whether the event was written;
+        appended again with the same mark it is there once.
+        """
         ...
 
     def events(self, rollout: str, after: int = 0) -> Sequence[Event]:
@@ -75,7 +84,7 @@ class Store(Protocol):
 
     def acquire(self, cluster: str, rollout: str, holder: Holder, ttl_s: float) -> Lease:
         """
-        Take the lease: free, run out, or held by a process of this machine that is gone. The token is one
+        Take the lease: free, run out, or held by a process of this machine that is gone. The token is
         higher than any before.
 
         Raises: LeaseHeld, naming holder, rollout, since when and until when.

@@ -25,7 +25,7 @@ Kinds and their `data` (all JSON):
 | step.escalated  | why, act |
 | step.seen       | why, took_s: the step is over |
 | step.failed     | why, hint, do, took_s, rows [text]: what each balancer showed last |
-| note            | what: balancer-changed, re-nudged, watching, …: seen by the way |
+| note            | what: balancer-changed, store-away, …: seen by the way |
 | proof           | balancers, inconclusive, ...: what the counters say of the whole rollout |
 """
 

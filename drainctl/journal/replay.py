@@ -15,6 +15,9 @@ from drainctl.model import Release
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 CLOSED = frozenset({"done", "put-back"})
+# Steps whose act takes a node from its users, and those that give it back: by the flag, by the board.
+TAKES_OUT = frozenset({"flag", "down"})
+GIVES_BACK = frozenset({"restore", "up"})
 
 
 class NodeState(NamedTuple):
@@ -79,14 +82,22 @@ class RolloutState(NamedTuple):
 
 
 def replay(rollout: str, events: Iterable[Event], since: RolloutState | None = None) -> RolloutState:
-    """The state after `events` (in order), going on from `since`."""
+    """The state after `events` (in order), going on from `since`, which stays as it is."""
     state = since or RolloutState(rollout)
+    nodes = dict(state.nodes)  # one copy for all events: a fleet has thousands of nodes, each many events
+    seq = state.seq
     for event in events:
-        state = _step(state, event)._replace(seq=event.seq)
-    return state
+        seq = event.seq
+        if event.node is None:
+            state = _whole(state, event)
+            if event.kind == "rollout.began":
+                nodes = dict(state.nodes)
+        elif event.node in nodes:
+            nodes[event.node] = _node(nodes[event.node], event)
+    return state._replace(nodes=nodes, seq=seq)
 
 
-def _step(state: RolloutState, event: Event) -> RolloutState:
+def _whole(state: RolloutState, event: Event) -> RolloutState:
     match event.kind:
         case "rollout.began":
             return _began(state, event)
@@ -100,8 +111,7 @@ def _step(state: RolloutState, event: Event) -> RolloutState:
             return state._replace(staged=True)
         case "rollout.ended":
             return state._replace(ended=event.data["outcome"], why=event.data["why"], ended_s=event.at_s)
-    node = state.nodes.get(event.node) if event.node else None
-    return state if node is None else _with(state, _node(node, event))
+    return state
 
 
 def _began(state: RolloutState, event: Event) -> RolloutState:
@@ -149,16 +159,12 @@ def _node(node: NodeState, event: Event) -> NodeState:
             return node._replace(
                 step=event.step,
                 intended=node.intended | {event.step or ""},
-                flagged=node.flagged or event.step == "flag",
+                flagged=node.flagged or event.step in TAKES_OUT,
                 changed=node.changed or data["changes"],
             )
         case "step.acted":
             return node._replace(acted={**node.acted, event.step or "": data["output"]})
         case "step.seen" | "step.skipped" | "step.failed":
-            given_back = event.kind == "step.seen" and event.step == "restore"
+            given_back = event.kind == "step.seen" and event.step in GIVES_BACK
             return node._replace(step=event.step, why=event.text, flagged=node.flagged and not given_back)
     return node
-
-
-def _with(state: RolloutState, node: NodeState) -> RolloutState:
-    return state._replace(nodes={**state.nodes, node.name: node})

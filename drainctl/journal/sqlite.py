@@ -22,7 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from drainctl.errors import JournalError, LeaseHeld, LeaseLost
+from drainctl.errors import JournalError, StoreAway
+from drainctl.journal import shared
 from drainctl.journal.door import Holder, Lease
 from drainctl.journal.events import Event
 from drainctl.journal.lease import gone
@@ -119,14 +120,10 @@ class SqliteStore:
         step: str | None = None,
         text: str = "",
         data: Mapping[str, Any] | None = None,
+        mark: str | None = None,  # noqa: ARG002 (an append that failed has written nothing here)
     ) -> Event:
         at_s = self._clock()
-        text = text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be stored
-        try:
-            written = json.dumps(data or {}, allow_nan=False, separators=(",", ":"))
-        except (TypeError, ValueError) as error:
-            raise JournalError(f"event {kind} of rollout {rollout} is not JSON: {error}") from error
-        row = (at_s, rollout, kind, node, step, text, written)
+        row = (at_s, rollout, kind, node, step, shared.plain(text), shared.as_json(rollout, kind, data))
         with self._using() as connection:
             cursor = connection.execute(WRITE_EVENT, row)
         return _event((cursor.lastrowid, *row))  # as it will be read, not as it was passed
@@ -174,8 +171,9 @@ class SqliteStore:
             now = self._clock()
             last = _lease(connection.execute(READ_LEASE, (cluster,)).fetchone())
             if last and last.until_s > now and not gone(last.holder):
-                raise _held(last, now)
-            lease = Lease(cluster, rollout, holder, last.token + 1 if last else 1, now, now + ttl_s)
+                raise shared.held(last, now)
+            token = shared.next_token(last.token if last else 0, now)
+            lease = Lease(cluster, rollout, holder, token, now, now + ttl_s)
             who = (holder.user, holder.host, holder.pid, holder.started, holder.boot)
             connection.execute(
                 WRITE_LEASE, (cluster, rollout, *who, lease.token, lease.since_s, lease.until_s)
@@ -190,7 +188,7 @@ class SqliteStore:
         with self._writing() as connection:
             stored = _lease(connection.execute(READ_LEASE, (lease.cluster,)).fetchone())
             if stored is None or stored.token != lease.token or not stored.until_s:
-                raise _lost(lease, stored)
+                raise shared.lost(lease, stored)
             until_s = max(stored.until_s, self._clock() + ttl_s)
             connection.execute("UPDATE leases SET until_s = ? WHERE cluster = ?", (until_s, lease.cluster))
         return Lease(lease.cluster, lease.rollout, lease.holder, lease.token, lease.since_s, until_s)
@@ -285,7 +283,8 @@ class SqliteStore:
         for begin, cause, hint in CAUSES:
             if code.startswith(begin):
                 words = cause.format(busy=self._busy_s)
-                raise JournalError(f"journal {self.path}: {words} ({error})", hint=hint) from error
+                kind = StoreAway if begin == "SQLITE_BUSY" else JournalError
+                raise kind(f"journal {self.path}: {words} ({error})", hint=hint) from error
         raise JournalError(f"journal {self.path}: {error}") from error
 
 
@@ -299,29 +298,3 @@ def _event(row: Sequence[Any]) -> Event:
 
 def _lease(row: Sequence[Any] | None) -> Lease | None:
     return Lease(row[0], row[1], Holder(*row[2:7]), *row[7:]) if row else None
-
-
-def _held(lease: Lease, now: float) -> LeaseHeld:
-    since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(lease.since_s))
-    until = time.strftime("%H:%M:%S", time.gmtime(lease.until_s))
-    return LeaseHeld(
-        f"the lease on {lease.cluster} is held by {lease.holder} for rollout {lease.rollout} since {since},"
-        f" until {until} (in {lease.until_s - now:.0f} s) unless it is renewed",
-        left="nothing was changed",
-        hint=f"`drainctl show {lease.rollout}` says what it does; `drainctl pause` or `abort` stops it",
-    )
-
-
-def _lost(lease: Lease, stored: Lease | None) -> LeaseLost:
-    if stored is None:
-        why = "is not in the store any more"
-    elif stored.token != lease.token:
-        tokens = f"token {stored.token}, ours {lease.token}"
-        why = f"was taken over by {stored.holder} for rollout {stored.rollout} ({tokens})"
-    else:
-        why = "was given back"
-    return LeaseLost(
-        f"the lease on {lease.cluster} {why}",
-        left="no further act is started",
-        hint="`drainctl status` says who holds it and what is where",
-    )

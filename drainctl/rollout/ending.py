@@ -42,7 +42,7 @@ def _rotation(node: NodeState) -> str:
     """Of a node that failed, as far as the journal knows: HAProxy's checks may see more than its flag."""
     if node.flagged:
         return "OUT OF ROTATION by its flag"
-    return "its flag is gone" if _was_touched(node) else "not touched"
+    return "not flagged by this rollout" if _was_touched(node) else "not touched"
 
 
 def _was_touched(node: NodeState) -> bool:

@@ -142,6 +142,10 @@ def refusals(cluster: Cluster, plan: Plan, survey: Survey, *, steal: bool = Fals
         for name in wave:
             seen = see_now(cluster, plan.places, name, survey, also_out=frozenset(wave) - {name})
             found += _held(seen, steal=steal)
+            if plan.jobs[name].switches and seen.host.disk and seen.host.disk.blocked:
+                found.append(
+                    f"{name}: `current` is not a link: move it away once, so that releases can be switched"
+                )
             way = plan.ways[name]
             if way.strategy is None and len(way.passed) == 1:
                 why = way.passed[0][1]

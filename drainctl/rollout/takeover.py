@@ -11,13 +11,14 @@ from drainctl.node.fence import Fence
 from drainctl.node.host import Host
 from drainctl.threads import in_parallel
 
+Hosts = Mapping[str, Host]
 LONGER_S = 10.0  # than an act's own limit: until whoever ran it has ended it
 STOLEN, NOT_RAISED = "stolen from ", "not raised"
 
 
 def fenced(
-    hosts: Mapping[str, Host], by: Fence, targets: Mapping[str, str | None], act_limit_s: float
-) -> tuple[dict[str, Host], dict[str, str]]:
+    hosts: Hosts, by: Fence, targets: Mapping[str, str | None], act_limit_s: float
+) -> tuple[Hosts, dict[str, str]]:
     """
     Raise the fence of all these nodes at once, to `by`; acts that still run there are waited for.
 

@@ -42,6 +42,7 @@ from drainctl.model import (
     WatchPolicy,
 )
 
+STORES = "sqlite:///PATH, postgresql://… or etcd://HOST:PORT/PREFIX"
 HUSH = "swordfish-4711"
 
 FULL = """\
@@ -219,6 +220,25 @@ def test_the_flag_is_a_file_two_commands_or_a_url(flag, expected):
 )
 def test_the_store_is_absolute(store, expected):
     assert from_text(f"{MINIMAL}store: {store}\n").store == expected
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        "postgresql://shop@db1,db2:5433/drainctl?sslmode=verify-full",
+        "postgres:///drainctl",
+        "etcd://etcd1:2379,etcd2:2379/drainctl?cacert=/etc/etcd/ca.pem",
+    ],
+)
+def test_the_url_of_a_server_is_left_as_it_is(store):
+    assert from_text(f"{MINIMAL}store: {store}\n", {"XDG_STATE_HOME": "/x"}).store == store
+
+
+def test_a_stores_password_comes_from_the_environment_and_is_not_shown():
+    cluster = from_text(f"{MINIMAL}store: 'postgresql://shop:${{PW}}@db/drainctl'\n", {"PW": HUSH})
+    assert cluster.store == f"postgresql://shop:{HUSH}@db/drainctl"
+    assert HUSH not in repr(cluster)
+    assert "postgresql://shop:${PW}@db/drainctl" in repr(cluster)
 
 
 def test_the_default_store_follows_xdg_and_ignores_a_relative_one():
@@ -567,7 +587,12 @@ def test_a_file_that_would_never_end(text):
         (
             "health:\n",
             "store: mysql://x\nhealth:\n",
-            ["6:8: store: found mysql://x, expected sqlite:///PATH"],
+            [f"6:8: store: found mysql://x, expected {STORES}"],
+        ),
+        (
+            "health:\n",
+            "store: 'postgresql://shop:a b/c@d@db/x'\nhealth:\n",
+            [f"6:8: store: found postgresql://***@db/x, expected {STORES}"],
         ),
     ],
 )
@@ -593,19 +618,6 @@ def test_a_key_given_twice():
             "app: shop",
             "app: shop\nconnect: {via: docker}",
             "2:16: connect.via: found docker, which is not available in this version, expected ssh or local",
-        ),
-        (
-            "app: shop",
-            "app: shop\nstore: postgresql://db/x",
-            (
-                "2:8: store: found postgresql://db/x, which is not available in this version"
-                ", expected sqlite:///PATH"
-            ),
-        ),
-        (
-            "app: shop",
-            "app: shop\nstore: etcd://db",
-            "2:8: store: found etcd://db, which is not available in this version, expected sqlite:///PATH",
         ),
     ],
 )
@@ -703,6 +715,67 @@ def test_a_key_of_a_later_version(old, new, line):
             "app: shop",
             "app: shop\nrelease: {root: '/srv/{root}'}",
             ["2:17: release.root: found {root}, expected one of {host} {node}"],
+        ),
+        (
+            "app: shop",
+            "app: shop\nservice: {sockets: [/run/a.sock, /run/a.sock]}",
+            ["2:20: service.sockets: found /run/a.sock twice, expected two different paths"],
+        ),
+        (
+            "app: shop",
+            "app: shop\nservice: {sockets: [/run/a.sock]}",
+            ["2:20: service.sockets: found 1 of them, expected two different paths"],
+        ),
+        (
+            "app: shop",
+            "app: shop\nservice: {ports: [8000, 8000]}",
+            ["2:18: service.ports: found 8000 twice, expected two different ports"],
+        ),
+        (
+            "app: shop",
+            "app: shop\nservice: {sockets: [/run/a.sock, b.sock]}",
+            ["2:34: service.sockets[1]: found b.sock, expected an absolute path"],
+        ),
+        (
+            "app: shop",
+            "app: shop\nservice: {sockets: [/run/a.sock, '/run/{release}.sock']}",
+            ["2:34: service.sockets[1]: found {release}, expected one of {host} {node}"],
+        ),
+        (
+            "app: shop",
+            "app: shop\nservice: {sockets: [/run/a.sock, '{node}.sock']}",
+            [
+                (
+                    "2:34: service.sockets[1]: found {node}.sock, no absolute path on nodes.web1"
+                    ", expected one"
+                )
+            ],
+        ),
+        (
+            "app: shop",
+            "app: shop\nservice: {ports: [1, 2], sockets: [/run/a.sock, /run/b.sock]}",
+            ["2:1: service: found both ports and sockets, expected one of them"],
+        ),
+        (
+            "app: shop",
+            "app: shop\nservice: {sockets: [/run/a.sock, /run/b.sock], start: 'up shop@{port}'}",
+            [
+                (
+                    "2:55: service.start: found up shop@{port}, expected {socket} in it"
+                    ": it is for one process of several"
+                )
+            ],
+        ),
+        (
+            "app: shop",
+            "app: shop\nstrategy: [backup]\nnginx: {upstream: shop}\n"
+            "service: {start: 'up {socket}', stop: 'down {socket}'}",
+            [
+                (
+                    "4:1: service.sockets: found nothing, expected it or service.ports"
+                    ": strategy backup needs it"
+                )
+            ],
         ),
         (
             "host: 10.0.0.12",

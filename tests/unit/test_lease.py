@@ -1,78 +1,23 @@
-"""The lease between real processes on a real file: one holder at a time, whatever happens to it."""
+"""Who holds a lease, and the keeper. The lease of each store between processes: tests/real/test_stores.py."""
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from drainctl.errors import JournalError, LeaseHeld, LeaseLost
-from drainctl.journal.door import Holder, Lease
+from drainctl.errors import JournalError, LeaseLost, StoreAway
+from drainctl.journal.door import Lease
 from drainctl.journal.lease import Keeper, gone, me
+from drainctl.journal.patient import Patience
 from drainctl.journal.sqlite import SqliteStore
 
 TTL_S = 0.6
-
-# Takes the lease when told to, and then answers each line of its input with what `check` says.
-HOLDER = """
-import sys
-from pathlib import Path
-from drainctl.errors import LeaseError
-from drainctl.journal.lease import Keeper, me
-from drainctl.journal.sqlite import SqliteStore
-store, ttl_s = SqliteStore(Path(sys.argv[1])), float(sys.argv[2])
-print("ready", flush=True)
-sys.stdin.readline()
-try:
-    lease = store.acquire("shop", sys.argv[3], me(), ttl_s)
-except LeaseError as error:
-    print(type(error).__name__, error, flush=True)
-    sys.exit()
-print("token", lease.token, flush=True)
-keeper = Keeper(store, lease, ttl_s)
-for _ in sys.stdin:
-    try:
-        keeper.check(0.1)
-        print("ours", keeper.lease.token, flush=True)
-    except LeaseError as error:
-        print(type(error).__name__, error, flush=True)
-keeper.close()
-store.close()
-"""
-
-
-class Process:
-    """A drainctl that takes the lease, as another process."""
-
-    def __init__(self, path: Path, rollout: str, ttl_s: float = TTL_S) -> None:
-        command = [sys.executable, "-c", HOLDER, str(path), str(ttl_s), rollout]
-        self.popen = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self.popen.stdout
-        assert self.popen.stdin
-        self.out, self.into = self.popen.stdout, self.popen.stdin
-        assert self.out.readline() == "ready\n"
-
-    def tell(self) -> None:
-        self.into.write("\n")
-        self.into.flush()
-
-    def ask(self) -> str:
-        self.tell()
-        return self.out.readline().strip()
-
-    def end(self) -> None:
-        self.popen.kill()
-        self.popen.wait()
-        self.into.close()
-        self.out.close()
 
 
 @pytest.fixture
@@ -85,19 +30,6 @@ def store(path: Path) -> Iterator[SqliteStore]:
     opened = SqliteStore(path)
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def start(path: Path) -> Iterator[Any]:
-    started: list[Process] = []
-
-    def begin(rollout: str = "r-other", ttl_s: float = TTL_S) -> Process:
-        started.append(Process(path, rollout, ttl_s))
-        return started[-1]
-
-    yield begin
-    for process in started:
-        process.end()
 
 
 class Clock:
@@ -148,18 +80,6 @@ def test_a_zombie_is_gone(until) -> None:
 # ---------------------------------------------------------------- the store's lease
 
 
-def test_a_held_lease_is_refused_with_all_that_a_person_wants_to_know(store: SqliteStore) -> None:
-    lease = store.acquire("shop", "r1", me(), 60)
-    with pytest.raises(LeaseHeld) as caught:
-        store.acquire("shop", "r2", me(), 60)
-    assert str(me()) in str(caught.value)
-    assert "rollout r1 since 20" in str(caught.value)
-    assert "nothing was changed" in str(caught.value)
-    assert "drainctl show r1" in str(caught.value.hint)
-    assert store.held("shop") == lease
-    assert store.acquire("other", "r3", me(), 60).token == 1
-
-
 def test_the_token_grows_through_release_and_expiry(path: Path) -> None:
     clock = Clock()
     store = SqliteStore(path, clock=clock)
@@ -174,25 +94,18 @@ def test_the_token_grows_through_release_and_expiry(path: Path) -> None:
     store.close()
     store = SqliteStore(path, clock=clock)
     fourth = store.acquire("shop", "r4", me(), 15)
-    assert [lease.token for lease in (first, second, third, fourth)] == [1, 2, 3, 4]
+    begin = 1_000_000  # the clock's seconds, and never less than one more than before
+    assert [lease.token - begin for lease in (first, second, third, fourth)] == [0, 1, 15, 16]
     store.close()
 
 
-def test_an_old_holder_can_neither_renew_nor_release(path: Path) -> None:
+def test_a_clock_that_was_set_back_makes_no_token_smaller(path: Path) -> None:
     clock = Clock()
     store = SqliteStore(path, clock=clock)
-    old = store.acquire("shop", "r1", me(), 15)
-    clock.now += 16
-    new = store.acquire("shop", "r2", me(), 15)
-    with pytest.raises(LeaseLost, match=r"taken over by .* for rollout r2 \(token 2, ours 1\)"):
-        store.renew(old, 15)
-    store.release(old)
-    assert store.held("shop") == new
-    store.release(new)
-    with pytest.raises(LeaseLost, match="given back"):
-        store.renew(new, 15)
-    with pytest.raises(LeaseLost, match="not in the store"):
-        store.renew(new._replace(cluster="nowhere"), 15)
+    first = store.acquire("shop", "r1", me(), 15)
+    store.release(first)
+    clock.now -= 5000
+    assert store.acquire("shop", "r2", me(), 15).token == first.token + 1
     store.close()
 
 
@@ -207,91 +120,6 @@ def test_renewing_never_shortens_and_revives_what_nobody_took(path: Path) -> Non
     assert again.token == lease.token
     assert store.held("shop") == again
     store.close()
-
-
-def test_a_holder_that_cannot_be_judged_keeps_it_until_its_end(path: Path) -> None:
-    clock = Clock()
-    store = SqliteStore(path, clock=clock)
-    store.acquire("shop", "r1", Holder("deploy", "elsewhere", 1, 1, "boot"), 15)
-    clock.now += 14.9
-    with pytest.raises(LeaseHeld, match="deploy@elsewhere"):
-        store.acquire("shop", "r2", me(), 15)
-    clock.now += 0.2
-    assert store.acquire("shop", "r2", me(), 15).token == 2
-    store.close()
-
-
-# ---------------------------------------------------------------- between processes
-
-
-def test_of_two_processes_one_gets_the_lease(start) -> None:
-    for _ in range(5):
-        both = [start("ra", 30), start("rb", 30)]
-        for process in both:
-            process.tell()
-        answers = sorted(process.out.readline().split()[0] for process in both)
-        assert answers == ["LeaseHeld", "token"]
-        for process in both:
-            process.end()
-
-
-def test_a_killed_holder_is_replaced_at_once_with_a_higher_token(store: SqliteStore, start) -> None:
-    other = start(ttl_s=3600)
-    assert other.ask() == "token 1"
-    with pytest.raises(LeaseHeld):
-        store.acquire("shop", "r1", me(), 15)
-    other.popen.send_signal(signal.SIGKILL)
-    other.popen.wait()
-    assert store.held("shop") is None
-    assert store.acquire("shop", "r1", me(), 15).token == 2
-
-
-def test_a_paused_holder_that_wakes_after_a_takeover_may_not_act(store: SqliteStore, start, until) -> None:
-    other = start()
-    assert other.ask() == "token 1"
-    assert other.ask() == "ours 1"
-    other.popen.send_signal(signal.SIGSTOP)
-    until("the paused holder's lease runs out", lambda: store.held("shop") is None)
-    lease = store.acquire("shop", "r1", me(), 60)
-    assert lease.token == 2
-    other.popen.send_signal(signal.SIGCONT)
-    assert other.ask().startswith(f"LeaseLost the lease on shop was taken over by {me()} for rollout r1")
-    assert other.ask().startswith("LeaseLost"), "lost stays lost"
-    assert store.held("shop") == lease
-
-
-def test_a_paused_holder_that_nobody_replaced_goes_on(store: SqliteStore, start, until) -> None:
-    other = start()
-    assert other.ask() == "token 1"
-    other.popen.send_signal(signal.SIGSTOP)
-    until("the paused holder's lease runs out", lambda: store.held("shop") is None)
-    other.popen.send_signal(signal.SIGCONT)
-    assert other.ask() == "ours 1"
-    assert store.held("shop") is not None
-
-
-def test_a_holder_that_ends_well_frees_the_lease(store: SqliteStore, start) -> None:
-    other = start(ttl_s=3600)
-    assert other.ask() == "token 1"
-    other.into.close()
-    assert other.popen.wait(timeout=60) == 0
-    assert store.acquire("shop", "r1", me(), 15).token == 2
-
-
-def test_the_keeper_renews_by_itself(store: SqliteStore, start, until) -> None:
-    other = start()
-    assert other.ask() == "token 1"
-    first = store.held("shop")
-    assert first
-    until(
-        "the lease is renewed three times over its length",
-        lambda: _until_s(store) > first.until_s + 3 * TTL_S,
-    )
-
-
-def _until_s(store: SqliteStore) -> float:
-    lease = store.held("shop")
-    return lease.until_s if lease else 0.0
 
 
 # ---------------------------------------------------------------- the keeper
@@ -389,9 +217,123 @@ def test_closing_with_a_broken_store_is_quiet(breaking: Breaking) -> None:
     assert not keeper._thread.is_alive()
 
 
-def test_holders_travel_through_the_store_unchanged(store: SqliteStore) -> None:
-    holder = Holder("deploy", "ops1", 4711, 123456, json.dumps({"odd": "boot"}))
-    assert store.acquire("shop", "r1", holder, 60).holder == holder
-    held = store.held("shop")
-    assert held
-    assert held.holder == holder
+# ---------------------------------------------------------------- the keeper, while its store is away
+
+
+class AwayStore:
+    """A store for which time passes with each call that it does not answer: `away_s` in all."""
+
+    def __init__(self, clock: Clock, away_s: float, taken: bool = False) -> None:
+        self.clock, self.back_at, self.taken = clock, clock.now + away_s, taken
+        self.tries = 0
+
+    def renew(self, lease: Lease, ttl_s: float) -> Lease:
+        self.tries += 1
+        if self.clock.now < self.back_at:
+            self.clock.now += 5
+            raise StoreAway("journal x: renewing the lease failed after 5.0 s: no answer")
+        if self.taken:
+            raise LeaseLost("the lease on shop was taken over by somebody")
+        return lease._replace(until_s=self.clock.now + ttl_s)
+
+    def release(self, lease: Lease) -> None:
+        pass
+
+
+class Held:
+    """A keeper whose thread sleeps, on a clock of ours, and what its patience told."""
+
+    def __init__(self, away_s: float, patience_s: float, *, taken: bool = False) -> None:
+        self.clock = Clock()
+        self.told: list[tuple[str | None, float]] = []
+        self.gave_up = False
+        patience = Patience(
+            patience_s, lambda *told: self.told.append(told), lambda: self.gave_up, self.clock
+        )
+        self.store = AwayStore(self.clock, away_s, taken)
+        lease = Lease("shop", "r1", me(), 7, self.clock.now, self.clock.now + 15)
+        self.keeper = Keeper(self.store, lease, 15, patience, [self.clock])  # type: ignore[arg-type]
+        self.keeper._retry_s = 0.001
+
+
+def test_a_store_that_is_back_before_the_leases_end_costs_nothing() -> None:
+    held = Held(away_s=10, patience_s=0)
+    held.keeper.check(60)
+    assert held.keeper.lease.token == 7
+    assert held.told == [], "without patience nobody is told of waiting"
+    held.keeper.close()
+
+
+def test_patience_outlasts_the_lease_which_is_then_renewed_with_its_token() -> None:
+    held = Held(away_s=40, patience_s=60)
+    held.keeper.check(30)
+    assert held.keeper.ours
+    assert held.keeper.lease.token == 7
+    assert [why is None for why, _ in held.told] == [False, True]
+    assert "no answer; waiting for it up to 60 s" in str(held.told[0][0])
+    assert held.told[1][1] == 35, "from the first failure on"
+    held.keeper.close()
+
+
+def test_while_it_may_be_lost_the_lease_is_not_ours() -> None:
+    held = Held(away_s=40, patience_s=60)
+    assert held.keeper.ours
+    held.clock.now += 15
+    assert not held.keeper.ours
+    assert held.keeper.lost is None
+    held.keeper.check(0)
+    assert held.keeper.ours
+    held.keeper.close()
+    assert not held.keeper.ours
+
+
+def test_patience_that_is_over_loses_the_lease_for_good() -> None:
+    held = Held(away_s=1000, patience_s=60)
+    with pytest.raises(LeaseLost, match="ran out and could not be renewed: journal x"):
+        held.keeper.check(30)
+    assert 60 <= held.clock.now - 1_000_000 <= 70
+    tries = held.store.tries
+    held.store.back_at = 0
+    with pytest.raises(LeaseLost):
+        held.keeper.check(0)
+    assert held.store.tries == tries, "lost stays lost"
+    held.keeper.close()
+
+
+def test_whoever_took_it_meanwhile_keeps_it() -> None:
+    held = Held(away_s=30, patience_s=600, taken=True)
+    with pytest.raises(LeaseLost, match="taken over"):
+        held.keeper.check(30)
+    assert held.clock.now - 1_000_000 <= 35, "at once, not when patience is over"
+    held.keeper.close()
+
+
+def test_who_wants_to_wait_no_more_need_not() -> None:
+    held = Held(away_s=1000, patience_s=600)
+    held.gave_up = True
+    with pytest.raises(LeaseLost):
+        held.keeper.check(30)
+    assert held.clock.now - 1_000_000 <= 20, "until the lease's own end"
+    held.keeper.close()
+
+
+def test_a_store_that_refuses_is_no_store_that_is_away(breaking: Breaking, store: SqliteStore) -> None:
+    lease = store.acquire("shop", "r1", me(), TTL_S)
+    keeper = Keeper(breaking, lease, TTL_S, Patience(600))  # type: ignore[arg-type]
+    breaking.broken.set()
+    with pytest.raises(LeaseLost, match="the disk failed"):
+        keeper.check(10)
+    keeper.close()
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_of_two_clocks_the_one_that_has_gone_further_counts(breaking: Breaking, slow: int) -> None:
+    clocks = [Clock(), Clock()]
+    lease = Lease("shop", "r1", me(), 1, clocks[0].now, clocks[0].now + 60)
+    keeper = Keeper(breaking, lease, 60, None, clocks)  # type: ignore[arg-type]
+    clocks[1 - slow].now += 61
+    assert not keeper.ours
+    clocks[1 - slow].now -= 3600  # a wall clock that was set back gives nothing back
+    clocks[slow].now += 61
+    assert not keeper.ours
+    keeper.close()

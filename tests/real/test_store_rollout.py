@@ -1,0 +1,128 @@
+"""A rollout whose journal and lease are in PostgreSQL or etcd, under load, while the store is away."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from rollout_kit import Heard, Running, cli, configure, current, flags, roll, running
+from store_kit import etcd, postgres
+
+from drainctl.journal.open import open_store
+from drainctl.lab.cluster import Lab
+from drainctl.lab.load import Load
+from tests.conftest import SLOW
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+LEASE_S = 2.0
+AWAY_S = 8.0  # longer than the lease, and than one call may take
+# With DRAINCTL_SOAK=1 each over both.
+BOTH = ["postgresql", "etcd"] if os.environ.get("DRAINCTL_SOAK") == "1" else []
+QUICK = {"watch: {for: 1s, errors: 0}": "watch: {for: 300ms, errors: 0}"}
+
+
+class Frozen:
+    """A store with the means to freeze it."""
+
+    def __init__(self, url: str, freeze: Any, thaw: Any) -> None:
+        self.url, self.freeze, self.thaw = url, freeze, thaw
+
+
+@contextmanager
+def server(kind: str) -> Iterator[Frozen]:
+    if kind == "postgresql":
+        with postgres() as one:
+            yield Frozen(one.url(), one.freeze, one.thaw)
+        return
+    with etcd() as cluster:
+        two = cluster.members[1:]
+        yield Frozen(
+            cluster.url("drainctl"),
+            lambda: [member.freeze() for member in two],
+            lambda: [member.thaw() for member in two],
+        )
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with running("127.0.11", nodes=2) as up:
+        yield up
+
+
+@pytest.fixture
+def store(request, monkeypatch) -> Iterator[Frozen]:
+    monkeypatch.setattr("drainctl.controller.LEASE_S", LEASE_S)
+    with server(request.param) as frozen:
+        yield frozen
+
+
+def configured(lab: Lab, url: str) -> Any:
+    old = f'store: "sqlite:///{lab.folder}/{lab.settings.app}.db"'
+    return configure(lab, {old: f'store: "{url}"', **QUICK}, "shared.yml")
+
+
+@pytest.mark.parametrize("store", BOTH or ["postgresql"], indirect=True)
+def test_a_store_that_is_away_for_longer_than_the_lease_costs_a_pause_and_no_request(lab, store):
+    config = configured(lab, store.url)
+    release = "v2" if current(lab)["web1"] != "v2" else "v3"
+    heard = Heard()
+    thawing = threading.Timer(AWAY_S * SLOW, store.thaw)
+    frozen_at: list[float] = []
+
+    def away() -> None:
+        store.freeze()
+        frozen_at.append(time.time())
+        thawing.start()
+
+    heard.on("step.seen", away, step="idle", node="web1")
+    with Load(lab.urls, clients=8) as load:
+        result = roll(config, "deploy", lab.folder / f"releases/{release}.tar.gz", heard)
+    thawing.join()
+    assert (result.outcome, load.report.failed) == ("done", 0)
+    assert set(current(lab).values()) == {release}
+    assert flags(lab) == []
+    [told] = [text for node, text in heard.waits if node == "journal"]
+    assert "waiting for it up to 60 s" in told
+    [note] = [event for event in heard.of("note") if event.data["what"] == "store-away"]
+    assert "the journal's store was away for" in note.text
+    acted = [event for event in heard.of("step.intended") if event.at_s > frozen_at[0]]
+    assert min(event.at_s for event in acted) > frozen_at[0] + AWAY_S * SLOW - 0.5, "it paused"
+    opened = open_store(store.url)
+    assert list(opened.events(result.rollout)) == heard.events, "none is missing, none is there twice"
+    opened.close()
+    assert cli(config, "status").code == 0
+    assert "done" in cli(config, "history").out
+
+
+@pytest.mark.parametrize("store", BOTH or ["etcd"], indirect=True)
+def test_a_store_that_stays_away_leaves_the_rollout_open_for_resume(lab, store):
+    config = configured(lab, store.url)
+    text = config.read_text()
+    assert "patience" not in text
+    config.write_text(text.replace("rollout: {", "rollout: {patience: 2s, "))
+    release = "v2" if current(lab)["web1"] != "v2" else "v3"
+    with Load(lab.urls, clients=8) as load:
+        archive = str(lab.folder / f"releases/{release}.tar.gz")
+        began = Running(config, "--output", "json", "deploy", archive)
+        try:
+            began.until("step.seen", node="web1", step="out")
+            store.freeze()
+            said = began.end()
+        finally:
+            store.thaw()
+        assert said.code == 3, said
+        assert "failed after" in said.err
+        assert "stays open: nodes in flight are as they were left" in said.err
+        assert "`drainctl resume` goes on" in said.err
+        assert current(lab)["web2"] != release, "web2 was not begun"
+        resumed = cli(config, "resume")
+    assert resumed.code == 0, resumed
+    assert load.report.failed == 0
+    assert set(current(lab).values()) == {release}
+    assert flags(lab) == []
