@@ -171,7 +171,7 @@ class Controller:
             holder = str(keeper.lease.holder)
             how = "taken back" if back else "resumed"
             record("rollout.resumed", f"{how} by {holder}", token=keeper.lease.token, holder=holder)
-            if back and not state.turned:
+            if back and state.turned != ABORT:  # one that turned by itself ends as was asked now, too
                 record("rollout.turned", ABORT, to="back", why=ABORT)
             _tell_takeover(record, told)
             return self._roll(state.id, plan, seen, record, keeper, hosts)

@@ -505,12 +505,14 @@ class Answer(NamedTuple):
 class Disk(NamedTuple):
     """
     What a node's disk says. current: id of the release that `current` links to, None where there is none.
-    releases: ids, newest last. flag: the flag file's text, None where there is no flag.
+    releases: ids, newest last. flag: the flag file's text, None where there is no flag. blocked: where
+    `current` should be is something that is no link, such as a folder.
     """
 
     current: str | None = None
     releases: tuple[str, ...] = ()
     flag: str | None = None
+    blocked: bool = False
 
 
 class Said(NamedTuple):

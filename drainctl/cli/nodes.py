@@ -10,19 +10,37 @@ import click
 
 from drainctl.cli.common import Options, global_options, names, rollout, wired
 from drainctl.cli.completion import node_names
+from drainctl.errors import ConfigError
 
 
 @click.command()
 @click.option("--watch", is_flag=True, help="Again every second, until q or Ctrl-C.")
+@click.option(
+    "--from-nodes",
+    "by_nodes",
+    is_flag=True,
+    help="Ask no journal: what the nodes themselves tell of the last rollout.",
+)
 @global_options
-def status(options: Options, watch: bool) -> None:
+def status(options: Options, watch: bool, by_nodes: bool) -> None:
     """
     Every node at every balancer, its release and flag, who holds the lease, and an open rollout.
+
+    With --from-nodes, for when the journal is lost: the last rollout, who ran it since when, which nodes are
+    out or differ, and the commands that lead on, by the nodes' flags, fences, links and answers.
 
     \b
     drainctl status
     drainctl status --output json
+    drainctl status --from-nodes
     """
+    if by_nodes:
+        from drainctl.cli import from_nodes
+
+        if watch:
+            raise ConfigError("found --watch and --from-nodes, expected one of them")
+        from_nodes.show(options)
+        return
     from drainctl import overview
     from drainctl.cli.show_status import status_json, status_text
 

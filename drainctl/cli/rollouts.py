@@ -94,12 +94,19 @@ def lease_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--wait", "wait_s", type=float, default=0.0, metavar="SECONDS", help="Wait this long for the lease."
     )
-    @click.option("--steal", is_flag=True, help="Take away flags that somebody else set.")
+    @click.option(
+        "--steal", is_flag=True, help="Take away others' flags, and go where a higher token has been."
+    )
     @functools.wraps(command)
     def wrapped(*args: Any, **rest: Any) -> Any:
         return command(*args, **rest)
 
     return wrapped
+
+
+steal_token = click.option(
+    "--steal", is_flag=True, help="Also where a drainctl with a higher token has been: a clock may be wrong."
+)
 
 
 @contextmanager
@@ -359,40 +366,66 @@ def rollback(options: Options, to: str | None, over: Over, wait_s: float, steal:
 
 @click.command()
 @click.argument("rollout_id", metavar="[ROLLOUT]", required=False, shell_complete=rollout_ids)
+@steal_token
 @global_options
-def resume(options: Options, rollout_id: str | None) -> None:
+def resume(options: Options, rollout_id: str | None, steal: bool) -> None:
     """
     Go on with a rollout that was paused, halted, interrupted, or whose drainctl died.
 
-    Without ROLLOUT, the latest. What is done already is seen, and not done again.
+    Without ROLLOUT, the latest. What is done already is seen, and not done again. On any machine: what the
+    dead drainctl still runs on a node is waited for, and should it wake, the nodes refuse it.
 
     \b
     drainctl resume
     drainctl resume 20261124-101502-9c3f
     """
-    rollout(options, lambda it: it.resume(rollout_id), past=partial(events_of, rollout=rollout_id))
+    past = partial(events_of, rollout=rollout_id)
+    rollout(options, lambda it: it.resume(rollout_id, steal=steal), past=past)
 
 
 @click.command()
 @click.argument("rollout_id", metavar="[ROLLOUT]", required=False, shell_complete=rollout_ids)
+@click.option(
+    "--from-nodes",
+    "by_nodes",
+    is_flag=True,
+    help="Ask no journal: take back what the nodes themselves show, as a rollout of its own.",
+)
+@click.option("--to", metavar="ID", help="With --from-nodes: this release [default: the one of before].")
+@steal_token
 @global_options
-def abort(options: Options, rollout_id: str | None) -> None:
+def abort(options: Options, rollout_id: str | None, by_nodes: bool, to: str | None, steal: bool) -> None:
     """
     Take a rollout back: every node that it changed gets its old release, by the same draining steps.
 
-    A running one is asked to turn back when its nodes in flight are done.
+    A running one is asked to turn back when its nodes in flight are done. With --from-nodes, for when the
+    journal is lost, every node that is out, or on another release than before, goes the draining steps to
+    the release of before; `status --from-nodes` shows it first. Nodes that somebody drained by hand stay out.
 
     \b
     drainctl abort
     drainctl abort 20261124-101502-9c3f
+    drainctl abort --from-nodes
+    drainctl abort --from-nodes --to 1.4.1
     """
+    if by_nodes:
+        from drainctl.cli import from_nodes
+
+        if rollout_id is not None:
+            raise ConfigError(
+                "found ROLLOUT and --from-nodes, expected one of them: the nodes say which it was"
+            )
+        from_nodes.put_back(options, to)
+        return
+    if to is not None:
+        raise ConfigError("found --to without --from-nodes: the journal says what each node ran before")
     with wired(options) as adapters:
         if adapters.store.held(adapters.cluster.app) is not None:
             asked = Controller(adapters).ask("abort")
             click.echo(f"asked rollout {asked} to turn back after its nodes in flight", err=True)
             return
     past = partial(events_of, rollout=rollout_id)
-    rollout(options, lambda it: it.resume(rollout_id, back=True), past=past)
+    rollout(options, lambda it: it.resume(rollout_id, back=True, steal=steal), past=past)
 
 
 @click.command()

@@ -3,7 +3,8 @@ A node's app: gunicorn's configuration, and which of its processes are to run.
 
     http-check, reload   one process, restarted or reloaded in place      gunicorn.pid
     port-flip            one of two ports, by what upstream.conf says     run/8000.pid, run/8001.pid
-    backup               both ports, the live one and its backup          run/8000.pid, run/8001.pid
+    backup               two sockets, the live one and its backup         run/live.pid, run/live.sock, …
+    backup, by port      both ports, the live one and its backup          run/8000.pid, run/8001.pid
     socket-flip          one per release, by what run/current.sock says   run/v1.pid, run/v1.sock
 """
 
@@ -20,6 +21,7 @@ from drainctl.lab.settings import Settings
 
 FIRST = "v1"  # the release that runs when the lab is up
 LIVE, OTHER = 8000, 8001  # the ports of port-flip at first; of backup, always
+PAIR = ("live", "backup")  # the sockets of backup
 NAMED = re.compile(r'default "(?P<release>[^"]+):(?P<port>\d+)"')  # the generation in upstream.conf
 
 GUNICORN = """\
@@ -87,7 +89,9 @@ def write(folder: Path, settings: Settings, name: str) -> None:
     place = _place(settings).format(
         start=START[settings.gunicorn_start].format(folder=own), host=host, folder=own, each=_units(settings)
     )
-    refuses = settings.strategy == "backup" and settings.gunicorn_stop == "refuses"
+    refuses = (
+        _units(settings) == "port" and settings.strategy == "backup" and settings.gunicorn_stop == "refuses"
+    )
     text = GUNICORN.format(node=name, folder=own, place=place, tmp=tmp) + (REFUSES if refuses else "")
     (own / "gunicorn.conf.py").write_text(text)
     (own / "node.env").write_text(
@@ -106,7 +110,7 @@ def wanted(folder: Path, settings: Settings, name: str) -> tuple[Service, ...]:
         case "port-flip":
             units = (str(live_port(folder, name)),)
         case "backup":
-            units = (str(LIVE), str(OTHER))
+            units = pair(settings)
         case "socket-flip":
             units = (live_release(folder, settings, name),)
         case _:
@@ -133,6 +137,11 @@ def live_release(folder: Path, settings: Settings, name: str) -> str:
     return link.readlink().stem if link.is_symlink() else FIRST
 
 
+def pair(settings: Settings) -> tuple[str, str]:
+    """backup: the names of its two processes, the live one first."""
+    return PAIR if settings.backup_by == "socket" else (str(LIVE), str(OTHER))
+
+
 def _service(folder: Path, settings: Settings, name: str, unit: str) -> Service:
     own = folder / "nodes" / name
     pidfile = settings.run(folder, name) / f"{unit}.pid" if unit else own / "gunicorn.pid"
@@ -147,7 +156,9 @@ def _service(folder: Path, settings: Settings, name: str, unit: str) -> Service:
 
 
 def _units(settings: Settings) -> str:
-    return {"port-flip": "port", "backup": "port", "socket-flip": "release"}.get(settings.strategy, "one")
+    """What each of a node's processes is named by."""
+    units = {"port-flip": "port", "backup": settings.backup_by, "socket-flip": "release"}
+    return units.get(settings.strategy, "one")
 
 
 def _place(settings: Settings) -> str:

@@ -100,6 +100,12 @@ class Lab:
         """The service command of a node (see ctl.sh)."""
         return self.folder / "nodes" / name / "ctl"
 
+    def place(self, name: str, unit: str) -> int | Path:
+        """backup: where one of its two processes is, its port or its socket."""
+        if self.settings.backup_by == "port":
+            return int(unit)
+        return self.settings.run(self.folder, name) / f"{unit}.sock"
+
     def live_port(self, name: str) -> int:
         """port-flip: the port that the upstream file says serves."""
         return apps.live_port(self.folder, name)
@@ -236,9 +242,8 @@ class Lab:
             service.start(self._environment())
         ready.wait(services, lambda: ready.health(self.settings.host(name)), self.limit_s)
         if self.settings.strategy == "backup":  # nobody asks it while the live one is well
-            ready.wait(
-                services, lambda: ready.health(self.settings.host(name), apps.OTHER, "/healthz"), self.limit_s
-            )
+            at = self.place(name, apps.pair(self.settings)[1])
+            ready.wait(services, lambda: ready.health(self.settings.host(name), at, "/healthz"), self.limit_s)
 
     def _start_balancer(self, name: str) -> None:
         service, path = self.balancer(name), self.socket(name)

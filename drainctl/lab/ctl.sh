@@ -1,6 +1,7 @@
 #!/bin/sh
 # ctl start|stop|restart|status [UNIT]: the service command of one node of the lab. UNIT is one of the app's
-# processes: a port (port-flip, backup) or a release (socket-flip); elsewhere there is but one, without a name.
+# processes: a port (port-flip, backup on ports), a release (socket-flip), live or backup, or the path of its
+# socket (backup); elsewhere there is but one, without a name.
 # restart takes none: it ends all that run and starts what the node is to run now.
 # node.env next to this file names the programs and paths. Exit code 0: done (status: it runs).
 set -u
@@ -12,14 +13,17 @@ usage() { echo "usage: $0 start|stop|restart|status [UNIT] ($STRATEGY: $UNITS)" 
 
 # What belongs to a unit: its pid file, a text that its command line holds, and how it is started.
 unit() {
-  case $STRATEGY:$1 in
-    http-check: | reload:)
+  case $1 in "$here"/run/*.sock) set -- "$(basename "$1" .sock)" ;; esac
+  case $STRATEGY-$UNITS:$1 in
+    http-check-one: | reload-one:)
       pidfile=$here/gunicorn.pid mark=$here/gunicorn.conf.py bind=
       return ;;
-    port-flip:800[01] | backup:800[01])
+    port-flip-port:800[01] | backup-port:800[01])
       # Resolved now: a worker that is replaced later comes from the same release.
       dir=$(readlink -f "$here/srv/current") bind=$HOST:$1 ;;
-    socket-flip:?*)
+    backup-socket:live | backup-socket:backup)
+      dir=$(readlink -f "$here/srv/current") bind=unix:$here/run/$1.sock ;;
+    socket-flip-release:?*)
       dir=$here/srv/releases/$1 bind=unix:$here/run/$1.sock ;;
     *) usage ;;
   esac
@@ -79,10 +83,11 @@ known() {
 
 # The names of the units that a restart starts.
 wanted() {
-  case $STRATEGY in
-    port-flip) sed -n 's/.*default "[^"]*:\([0-9]*\)".*/\1/p' "$here/upstream.conf" ;;
-    backup) echo 8001 8000 ;;
-    socket-flip) basename "$(readlink "$here/srv/current")" ;;
+  case $STRATEGY-$UNITS in
+    port-flip-port) sed -n 's/.*default "[^"]*:\([0-9]*\)".*/\1/p' "$here/upstream.conf" ;;
+    backup-port) echo 8001 8000 ;;
+    backup-socket) echo backup live ;;
+    socket-flip-release) basename "$(readlink "$here/srv/current")" ;;
   esac
 }
 

@@ -15,6 +15,11 @@ PORTS = """\
   ports: [8000, 8001]
   address: "{{host}}"
 """
+SOCKETS = """\
+  start: "{own}/ctl start {{socket}}"
+  stop: "{own}/ctl stop {{socket}}"
+  sockets: ["{own}/run/live.sock", "{own}/run/backup.sock"]
+"""
 SERVICE = {
     "http-check": "",
     "socket-flip": '  start: "{own}/ctl start {{release}}"\n  stop: "{own}/ctl stop {{release}}"\n',
@@ -63,7 +68,7 @@ def drainctl_yml(folder: Path, settings: Settings) -> str:
             f"strategy: [{', '.join(settings.strategies)}]\n" if settings.in_place else "",
             "service:\n",
             f'  restart: "{own}/ctl restart"\n' if drained else "",
-            SERVICE[settings.strategy].format(own=own),
+            _service(settings).format(own=own),
             "health:\n",
             HTTP_CHECK.format(own=own) if drained else "",
             HEALTH,
@@ -85,10 +90,18 @@ def _balancers(folder: Path, settings: Settings) -> str:
     return f"balancers:\n{each}backends: [{settings.app}]\n"
 
 
+def _service(settings: Settings) -> str:
+    """Which process is meant: a port, a socket or a release."""
+    by_socket = settings.strategy == "backup" and settings.backup_by == "socket"
+    return SOCKETS if by_socket else SERVICE[settings.strategy]
+
+
 def _nginx(settings: Settings, own: str) -> str:
     """What drainctl is to know of nginx: an upstream that it rewrites, or one that it only counts on."""
     if settings.strategy == "backup":
-        return f"nginx: {{upstream: {settings.app}, fail_timeout: {fail_timeout(settings.server_params)}}}\n"
+        loses = ", clients: lost" if settings.backup_by == "port" else ""
+        waits = fail_timeout(settings.server_params)
+        return f"nginx: {{upstream: {settings.app}, fail_timeout: {waits}{loses}}}\n"
     if settings.strategy != "port-flip":
         return ""
     command = " ".join(nginx_command(settings, own))

@@ -73,21 +73,16 @@ def ctl(lab: Lab, name: str, *words: str) -> None:
         raise CommandFailed(f"{name}: {told} ended with {done.returncode} and said: {said}", node=name)
 
 
-def wait_for(lab: Lab, name: str, text: str, *, port: int = 8080, page: str = "/version") -> None:
-    """Until the page answers this text. Raises: PreflightError."""
+def wait_for(lab: Lab, name: str, text: str, *, port: int | Path = 8080, page: str = "/version") -> None:
+    """Until the page answers this text, at a port or behind a socket. Raises: PreflightError."""
     host = lab.settings.host(name)
     ready.wait(lab.node(name)[:2], lambda: _not_yet(host, port, page, text), ANSWER_LIMIT_S)
 
 
-def _not_yet(host: str, port: int, page: str, text: str) -> str | None:
+def _not_yet(host: str, port: int | Path, page: str, text: str) -> str | None:
     """None when the page answers the text, else what it answers."""
-    connection = http.client.HTTPConnection(host, port, timeout=2)
     try:
-        connection.request("GET", page)
-        answer = connection.getresponse()
-        told = answer.read().decode("latin-1").strip()
+        status, told = ready.get(host, port, page)
     except (OSError, http.client.HTTPException) as error:
         return f"{host}:{port}{page}: {error}"
-    finally:
-        connection.close()
-    return None if answer.status == 200 and told == text else f"{page} answers {answer.status} {told!r}"
+    return None if (status, told.strip()) == (200, text) else f"{page} answers {status} {told.strip()!r}"

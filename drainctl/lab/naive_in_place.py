@@ -64,14 +64,14 @@ def naive_socket_flip(lab: Lab, name: str, release: str) -> float:
 def naive_backup(lab: Lab, name: str, release: str) -> float:
     """
     The live process first and its backup 0.3 s later, though nginx may still hold the live one for failed:
-    with server_params="max_fails=1 fail_timeout=10s" it does for 10 s.
+    with server_params="max_fails=1 fail_timeout=10s" it does for 10 s. Neither is hidden before it ends.
     """
     began = time.monotonic()
     put(lab, name, release)
-    for port in (apps.LIVE, apps.OTHER):
-        ctl(lab, name, "stop", str(port))
-        ctl(lab, name, "start", str(port))
-        wait_for(lab, name, release, port=port)
+    for unit in apps.pair(lab.settings):
+        ctl(lab, name, "stop", unit)
+        ctl(lab, name, "start", unit)
+        wait_for(lab, name, release, port=lab.place(name, unit))
         time.sleep(GAP_S)
     return time.monotonic() - began
 

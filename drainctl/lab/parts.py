@@ -69,6 +69,7 @@ def write_node(folder: Path, settings: Settings, name: str) -> None:
         generation=upstream.variable(settings.app),
         root=os.geteuid() == 0,
         strategy=settings.strategy,
+        pair=_pair(own, settings, name),
         params=settings.server_params,
         lines=settings.location_lines,
         keepalive_min=settings.keepalive_min,
@@ -76,6 +77,13 @@ def write_node(folder: Path, settings: Settings, name: str) -> None:
     (own / "nginx.conf").write_text(conf)
     (own / "http-check.conf").write_text(_http_check(f"{root}/shared/drain", settings.app))
     _point_at_first(folder, settings, name)
+
+
+def _pair(own: Path, settings: Settings, name: str) -> list[str]:
+    """backup: nginx's two servers, the live one first."""
+    if settings.backup_by == "socket":
+        return [f"unix:{own}/run/{unit}.sock" for unit in apps.pair(settings)]
+    return [f"{settings.host(name)}:{unit}" for unit in apps.pair(settings)]
 
 
 def _point_at_first(folder: Path, settings: Settings, name: str) -> None:

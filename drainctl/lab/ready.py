@@ -14,16 +14,35 @@ from drainctl.lab.processes import Service
 GONE_S = 0.3  # a master that executes itself anew, as HAProxy's does at a reload, has no name for a moment
 
 
-def health(host: str, port: int = 8080, page: str = "/http-check") -> str | None:
-    """None when the page answers 200, else what it answers instead."""
-    where = f"{host}:{port}{page}"
+class Behind(http.client.HTTPConnection):
+    """A connection to whoever listens at a unix socket."""
+
+    def __init__(self, path: Path, host: str) -> None:
+        super().__init__(host, timeout=2)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def get(host: str, at: int | Path, page: str) -> tuple[int, str]:
+    """Status and text of a page, at a port or behind a socket. Raises: OSError, HTTPException."""
+    connection = http.client.HTTPConnection(host, at, timeout=2) if isinstance(at, int) else Behind(at, host)
     try:
-        connection = http.client.HTTPConnection(host, port, timeout=2)
-        try:
-            connection.request("GET", page)
-            status = connection.getresponse().status
-        finally:
-            connection.close()
+        connection.request("GET", page)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode("latin-1")
+    finally:
+        connection.close()
+
+
+def health(host: str, at: int | Path = 8080, page: str = "/http-check") -> str | None:
+    """None when the page answers 200, else what it answers instead."""
+    where = f"{host}:{at}{page}"
+    try:
+        status, _ = get(host, at, page)
     except (OSError, http.client.HTTPException) as error:
         return f"{where}: {error}"
     return None if status == 200 else f"{where} answers {status}"

@@ -31,8 +31,9 @@ class Settings:
     strategy: what the nodes are made for. only: drainctl.yml names it alone, although there are balancers and
     http-check could do it too. An in-place one needs no balancers: users then ask the nodes' nginx.
     gunicorn_start: how gunicorn comes to the release ("resolved": in the folder that the link named then,
-    as under a service manager; "preload": the app is loaded by the master). gunicorn_stop: what backup's app
-    does with its port from TERM on; "listens" is gunicorn's own way, and loses more. keepalive_min: nginx's
+    as under a service manager; "preload": the app is loaded by the master). backup_by: where backup's two
+    processes are; on ports, POSTs are lost. gunicorn_stop: what its app does with its port from TERM on;
+    "listens" is gunicorn's own way, and loses more. keepalive_min: nginx's
     `keepalive_min_timeout`, such as 2s; Debian's nginx has not got it. Verbatim, also to make configurations
     that go wrong: server_params on each server line of nginx's upstream (but of port-flip's, which drainctl
     writes), location_lines in its location of the app, backend_lines in HAProxy's backend.
@@ -54,6 +55,7 @@ class Settings:
     strategy: Strategy = "http-check"
     only: bool = False
     gunicorn_start: Literal["chdir", "resolved", "preload"] = "chdir"
+    backup_by: Literal["socket", "port"] = "socket"
     gunicorn_stop: Literal["refuses", "listens"] = "refuses"
     keepalive_min: str = ""
     server_params: str = "max_fails=0"
@@ -91,6 +93,9 @@ class Settings:
         if self.strategy == "socket-flip":
             release = self.run(folder, self.node_names[-1]) / ("r" * RELEASE_ROOM + ".sock")
             longest, most, who = len(str(release)), SUN_PATH_MAX, "a unix socket has"
+        elif self.strategy == "backup" and self.backup_by == "socket":
+            backup = self.run(folder, self.node_names[-1]) / "backup.sock"
+            longest, most, who = len(str(backup)), SUN_PATH_MAX, "a unix socket has"
         if longest > most:
             raise ConfigError(
                 f"{folder}: the sockets' paths would have {longest} bytes ({who} {most})",

@@ -94,7 +94,7 @@ def _parse(text: str, name: str, place: Path) -> tuple[Directive, ...]:
 
 
 def _crossplane(text: str, place: Path, *, judge: bool) -> Any:
-    import crossplane  # type: ignore[import-untyped]  # it has no types
+    import crossplane
 
     place.write_text(text, encoding="utf-8", errors="surrogateescape")
     return crossplane.parse(str(place), single=True, check_ctx=judge, check_args=judge)["config"][0]

@@ -33,6 +33,8 @@ class Process(NamedTuple):
 
 def ask(process: Process, paths: Sequence[str], limit_s: float) -> str:
     """A line that asks for each of `paths`, and prints what `parse` reads. It exits 0 whatever it gets."""
+    if not process.commands and paths:
+        return _line(process, limit_s, f"each {' '.join(map(quote, paths))}\n")
     return _line(process, limit_s, "".join(f"{_once(process, path)}\nsay\n" for path in paths))
 
 
@@ -46,7 +48,7 @@ def parse(out: str) -> list[Answer]:
         _, status, took_s = line.split(" ", 2)
         code = int(status) if status.isdigit() and int(status) else None
         error = None if code else "no answer"
-        found.append(Answer(code, "\n".join(body), float(took_s), error))
+        found.append(Answer(code, "\n".join(body).rstrip("\n"), float(took_s), error))
         body = []
     return found
 
@@ -88,7 +90,15 @@ def _line(process: Process, limit_s: float, body: str) -> str:
 
 
 # `http PATH` and `by_command LINE` set $body, $status (0: no answer) and $took (seconds); `say` prints them.
+# `each PATH …` asks for them all and says so, by one curl: starting one takes longer than an answer does.
 _ASK = f"""\
+each() {{
+  if command -v curl >/dev/null; then
+    for path; do set -- "$@" "http://$address$path"; shift; done
+    curl -sg --http1.1 --max-time "$limit" ${{unix:+--unix-socket "$unix"}} -H "Host: $host" \
+      -w '\n{MARK} %{{http_code}} %{{time_total}}\n' -- "$@" || :
+  else for path; do http "$path"; say; done; fi
+}}
 http() {{
   if command -v curl >/dev/null; then
     got=$(curl -sg --http1.1 --max-time "$limit" ${{unix:+--unix-socket "$unix"}} -H "Host: $host" \\

@@ -15,8 +15,8 @@ MARK = "drainctl-gunicorn"
 
 class Masters(NamedTuple):
     """
-    first, second: pids of the masters by PIDFILE and PIDFILE.2, None where none lives. workers: theirs, as
-    `pid:start time`.
+    first, second: pids of the masters by PIDFILE and PIDFILE.2, None where none lives; a second one is known
+    from its start, also while it has no PIDFILE.2 yet. workers: theirs, as `pid:start time`.
     """
 
     first: int | None
@@ -45,7 +45,7 @@ def parse(out: str) -> Masters | None:
 
 
 def spawn(pid_file: str) -> str:
-    """Start a second master (USR2), unless one lives already; prints the pid of the first."""
+    """Start a second master (USR2), unless one lives already; prints both pids. Fails where none starts."""
     return f"file={quote(pid_file)}\n{_MASTERS_OF}{_SPAWN}"
 
 
@@ -55,7 +55,10 @@ def retire(pid_file: str) -> str:
 
 
 def dismiss(pid_file: str) -> str:
-    """While two masters live, end the second gracefully: the first serves on alone."""
+    """
+    While two masters live, end the second gracefully: the first serves on alone. Where the first was told to
+    end already, the second is left: nobody else would serve.
+    """
     return f"file={quote(pid_file)}\n{_MASTERS_OF}{_DISMISS}"
 
 
@@ -64,7 +67,10 @@ def hup(pid_file: str) -> str:
     return f"file={quote(pid_file)}\n{_MASTERS_OF}{_HUP}"
 
 
-# master FILE: sets $pid, empty where the file names no living process. workers PID: pid:start of its
+# master FILE: sets $pid, empty where the file names no living process. masters: sets $first and $second. A
+# second master has no pid file before its interpreter runs and (preload_app) the app is loaded; until then
+# it is known by GUNICORN_PID, which gunicorn sets for it. At a HUP, and when the second becomes the first,
+# gunicorn removes its pid file and writes it anew: that is waited for. workers PID: pid:start of its
 # children (a restart of a worker is another start), zombies aside.
 _MASTERS_OF = """\
 master() {
@@ -72,6 +78,18 @@ master() {
   [ -r "$1" ] && read -r pid <"$1" || pid=
   [ -n "$pid" ] && { read -r stat <"/proc/$pid/stat"; } 2>/dev/null || { pid=; return; }
   case ${stat##*) } in [ZX]*) pid= ;; esac
+}
+masters() {
+  for try in 1 2 3 4 5 6 7 8 9 10; do
+    master "$file"; first=$pid
+    master "$file.2"; second=$pid
+    [ -z "$first$second" ] || break
+    sleep 0.05
+  done
+  [ -n "$first" ] && [ -z "$second" ] || return 0
+  for child in $(cat "/proc/$first/task/$first/children" 2>/dev/null); do
+    grep -qszx "GUNICORN_PID=$first" "/proc/$child/environ" && second=$child
+  done
 }
 workers() {
   for child in $(cat "/proc/$1/task/$1/children" 2>/dev/null); do
@@ -83,39 +101,49 @@ workers() {
 """
 
 _MASTERS = f"""\
-{_MASTERS_OF}master "$file"; first=$pid
-master "$file.2"; second=$pid
+{_MASTERS_OF}masters
 printf '%s first %s' {MARK} "${{first:-0}}"; [ -n "$first" ] && workers "$first"
 printf '\\n%s second %s' {MARK} "${{second:-0}}"; [ -n "$second" ] && workers "$second"
 echo
 """
 
 _SPAWN = """\
-master "$file"; first=$pid
+masters
 [ -n "$first" ] || { echo "gunicorn does not run: $file names no living process" >&2; exit 1; }
-master "$file.2"
-[ -n "$pid" ] || kill -USR2 "$first" || exit 1
-echo "first $first"
+[ -n "$second" ] || kill -USR2 "$first" || exit 1
+tries=100
+until [ -n "$second" ]; do
+  tries=$((tries - 1))
+  [ $tries -gt 0 ] || { echo "gunicorn $first was sent USR2 and started no second master" >&2; exit 1; }
+  sleep 0.02
+  masters
+done
+echo "first $first, second $second"
 """
 
 _RETIRE = """\
-master "$file"; first=$pid
-master "$file.2"
-[ -n "$first" ] && [ -n "$pid" ] || { echo 'one master only'; exit 0; }
+masters
+[ -n "$first" ] && [ -n "$second" ] || { echo 'one master only'; exit 0; }
 kill -TERM "$first" && echo "TERM to $first"
 """
 
+# Masters have but what they listen on in common; descriptors 0 to 2 may be a log's. From TERM on, the first
+# one does not listen any more.
 _DISMISS = """\
-master "$file"; first=$pid
-master "$file.2"
-[ -n "$first" ] && [ -n "$pid" ] || { echo 'one master only'; exit 0; }
-kill -TERM "$pid" && echo "TERM to $pid"
+masters
+[ -n "$first" ] && [ -n "$second" ] || { echo 'one master only'; exit 0; }
+both=$(ls -l "/proc/$first/fd" "/proc/$second/fd" 2>/dev/null | awk '
+  /^\\/proc/ { of = $1 }
+  $NF ~ /^socket:/ && $(NF - 2) > 2 { if ($NF in by && by[$NF] != of) n++; by[$NF] = of }
+  END { print n + 0 }')
+[ "$both" -gt 0 ] || { echo "the first, $first, ends already"; exit 0; }
+kill -TERM "$second" && echo "TERM to $second"
 """
 
 _HUP = """\
-master "$file"
-[ -n "$pid" ] || { echo "gunicorn does not run: $file names no living process" >&2; exit 1; }
-before=$(workers "$pid")
-kill -HUP "$pid" || exit 1
+masters
+[ -n "$first" ] || { echo "gunicorn does not run: $file names no living process" >&2; exit 1; }
+before=$(workers "$first")
+kill -HUP "$first" || exit 1
 echo "before$before"
 """

@@ -9,10 +9,11 @@ from pathlib import Path
 from shlex import quote
 from typing import BinaryIO, Protocol
 
-from drainctl.errors import CommandFailed, CommandTimedOut, ReleaseError, TransportError
+from drainctl.errors import CommandFailed, CommandTimedOut, Fenced, ReleaseError, TransportError
 from drainctl.model import Answer, Cluster, Disk, Flag, FlagCommands, FlagFile, FlagHttp, Node, Release
-from drainctl.node import shell
+from drainctl.node import fence, shell
 from drainctl.node.door import Done, Transport
+from drainctl.node.fence import Claim, Fence
 from drainctl.node.shell import Says
 
 STAGE_LIMIT_S = 900.0
@@ -33,23 +34,55 @@ class Host:
     A node's disk, flag, releases and commands.
 
     `fill` replaces {placeholders} in paths, commands and URLs for this node. Every method may raise
-    ConnectFailed, CommandTimedOut or CommandFailed, with `.node` set. Safe to share between threads.
+    ConnectFailed, CommandTimedOut or CommandFailed, with `.node` set; one that changes the node, of a host
+    that `fenced` made, raises Fenced as well, and then has changed nothing. Safe to share between threads.
     """
 
     def __init__(
-        self, node: Node, cluster: Cluster, transport: Transport, http: Getter, fill: Callable[[str], str]
+        self,
+        node: Node,
+        cluster: Cluster,
+        transport: Transport,
+        http: Getter,
+        fill: Callable[[str], str],
+        by: Fence | None = None,
     ) -> None:
         self._node = node
         self._cluster = cluster
         self._transport = transport
         self._http = http
         self._fill = fill
+        self._fence = by
         self._quick_s = cluster.connect.timeout_s + 10
+
+    def fenced(self, by: Fence) -> Host:
+        """The same node over the same transport; what changes it is refused where a higher token has been."""
+        return Host(self._node, self._cluster, self._transport, self._http, self._fill, by)
+
+    def claim(self, wait_s: float) -> str:
+        """
+        Take the node over: from here on controllers with a lower token are refused there. What still runs
+        there for another one is waited for, up to wait_s seconds.
+
+        Returns: how it went ("raised", "held", "stolen from …", "not raised: …"), "" where there is no fence.
+        """
+        place = self._place
+        if self._fence is None or place is None:
+            return ""
+        line = fence.claim(self._fence, place, wait_s)
+        return fence.parse_claimed(
+            self._judged("take it over", self._shell("take it over", line, wait_s + self._quick_s)).out
+        )
+
+    def claims(self) -> tuple[Claim, ...]:
+        """The rollouts that came to this node, the latest first; none where it keeps no fence."""
+        place = self._place
+        return fence.parse(self._look("look at the fence", fence.look(place)).out) if place else ()
 
     def run(self, line: str, limit_s: float) -> Done:
         """Run a command line as it is. Raises: CommandFailed for any code but 0."""
         told = f"`{getattr(line, 'shown', line)}`"  # a value from the environment is never shown
-        done = self._shell(told, line, limit_s)
+        done = self._act(told, line, limit_s)
         if done.code:
             raise self._failed(told, done)
         return done
@@ -61,7 +94,7 @@ class Host:
 
     def do(self, what: str, line: str, limit_s: float | None = None) -> Done:
         """Run a line of ours; `what` names it in messages. Raises: CommandFailed for any code but 0."""
-        return self._checked(what, self._shell(what, line, limit_s or self._quick_s))
+        return self._checked(what, self._act(what, line, limit_s or self._quick_s))
 
     def disk(self) -> Disk:
         """`current`, the releases and the flag, in one look (a flag over HTTP costs a GET as well)."""
@@ -70,7 +103,7 @@ class Host:
         root = self._root if self._cluster.release else None
         seen = Disk()
         if root or path:
-            seen = shell.parse_disk(self.do("look at the disk", shell.disk(root, path)).out)
+            seen = shell.parse_disk(self._look("look at the disk", shell.disk(root, path)).out)
         return seen._replace(flag=self._flag_by_http(flag)) if isinstance(flag, FlagHttp) else seen
 
     def set_flag(self, text: str) -> None:
@@ -125,7 +158,7 @@ class Host:
         line = shell.receive(root, release.id, release.sha256 or "", shared)
         try:
             with Path(release.archive).open("rb") as archive:
-                done = self._shell(what, line, limit_s, archive)
+                done = self._act(what, line, limit_s, archive)
         except OSError as error:
             raise ReleaseError(f"{release.archive} cannot be read: {error}") from error
         return _last(self._checked(what, done).out)
@@ -145,7 +178,10 @@ class Host:
         if how == "none":
             return None
         if how != "ss":
-            return self._number("count active requests", self.run(self._fill(how), self._quick_s))
+            line = self._fill(how)
+            return self._number(
+                "count active requests", self._look(f"`{getattr(line, 'shown', line)}`", line)
+            )
         from urllib.parse import urlsplit
 
         health = self._cluster.health
@@ -153,7 +189,7 @@ class Host:
         port = asked.port or (443 if asked.scheme == "https" else 80)
         loopback = asked.hostname if (asked.hostname or "").startswith("127.") else None
         what = "count active requests"
-        return self._number(what, self.do(what, shell.active_requests(port, loopback)))
+        return self._number(what, self._look(what, shell.active_requests(port, loopback)))
 
     def close(self) -> None:
         """End the connection. May be called twice."""
@@ -168,6 +204,34 @@ class Host:
         if not self._cluster.release:
             raise CommandFailed(f"{self._node.name}: drainctl.yml has no release.root", node=self._node.name)
         return self._fill(self._cluster.release.root)
+
+    @property
+    def _place(self) -> fence.Place | None:
+        """Where this node keeps its fence."""
+        root = self._root if self._cluster.release else None
+        return fence.place(root, self._fill(self._flag.path) if isinstance(self._flag, FlagFile) else None)
+
+    def _look(self, what: str, line: str) -> Done:
+        """A line that changes nothing, so that nobody is refused."""
+        return self._checked(what, self._shell(what, line, self._quick_s))
+
+    def _act(self, what: str, line: str, limit_s: float, stdin: BinaryIO | None = None) -> Done:
+        """A line that changes the node: under its fence, where there is one."""
+        place = self._place
+        if self._fence is None or place is None:
+            return self._shell(what, line, limit_s, stdin)
+        return self._judged(
+            what, self._shell(what, fence.wrap(line, self._fence, place, what), limit_s, stdin)
+        )
+
+    def _judged(self, what: str, done: Done) -> Done:
+        why = fence.refused(done.code, done.err)
+        if why is None:
+            return done
+        name = self._node.name
+        if done.code == fence.Says.BUSY:
+            raise CommandFailed(f"{name}: {what}: {why}", node=name, left="it was not done", hint=_BUSY)
+        raise Fenced(f"{name}: {what} was refused: {why}", node=name, left="no further act is started")
 
     def _shell(self, what: str, line: str, limit_s: float, stdin: BinaryIO | None = None) -> Done:
         try:
@@ -228,6 +292,7 @@ class Host:
     def _send(self, method: str, flag: FlagHttp, text: str | None) -> None:
         from drainctl.node.flag_http import send
 
+        self._act(f"{method} the flag", ":", self._quick_s)  # the app knows no fence: asked right before
         with self._named():
             send(method, self._fill(flag.url), text, self._cluster.health.timeout_s)
 
@@ -245,6 +310,8 @@ class Host:
             error.node = error.node or self._node.name
             raise
 
+
+_BUSY = "wait until it has ended: it is ended at its own limit, if not by itself"
 
 # GNU tar says only how much it wrote when the last of a file did not fit.
 _FULL = re.compile(r".*(No space left on device|Disk quota exceeded|Wrote only \d+ of \d+ bytes)")

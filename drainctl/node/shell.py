@@ -45,6 +45,7 @@ def parse_disk(out: str) -> Disk:
     """What `disk` printed; lines before it (a login's greeting) do not matter."""
     head, found, flag = _after(out, "drainctl-disk").partition("flag\n")
     current, releases = None, []
+    blocked = "blocked" in head.splitlines()
     for line in head.splitlines():
         word, _, path = line.partition(" ")
         parts = path.rstrip("/").removesuffix("/.drainctl-release").split("/")
@@ -54,7 +55,7 @@ def parse_disk(out: str) -> Disk:
             current = parts[-1]
         elif word == "release":
             releases.append(parts[-1])
-    return Disk(current, tuple(releases), flag.rstrip("\n") if found else None)
+    return Disk(current, tuple(releases), flag.rstrip("\n") if found else None, blocked)
 
 
 def set_flag(path: str, text: str) -> str:
@@ -160,6 +161,7 @@ _DISK = f"""\
 echo drainctl-disk
 if [ -n "$root" ] && cd -- "$root" 2>/dev/null; then
   [ -L current ] && echo "current $(readlink current)"
+  [ -e current ] && [ ! -L current ] && echo blocked
   {_ORDERED}
   for path in $ordered; do echo "release $path"; done
 fi

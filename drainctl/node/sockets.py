@@ -1,11 +1,13 @@
 """
 Who listens on an address of a node, and how many connections it has, by `ss`. Pure: text in, text out.
 
-An address is `HOST:PORT` or `unix:/PATH`. A wildcard listener counts for every address of its port.
+An address is `HOST:PORT` or `unix:/PATH`. A wildcard listener counts for every address of its port; a name
+stands for what the node resolves it to, for every address where it does not.
 """
 
 from __future__ import annotations
 
+import re
 from shlex import quote
 from typing import NamedTuple
 
@@ -15,7 +17,7 @@ MARK = "drainctl-socket"
 
 
 class Bound(NamedTuple):
-    """listening: somebody does. connections: accepted there and still open, idle ones too."""
+    """listening: somebody does. connections: made there and still open, idle ones too."""
 
     listening: bool
     connections: int
@@ -25,8 +27,15 @@ def bound(address: str) -> str:
     """A line that prints what `parse` reads."""
     if address.startswith("unix:"):
         return f"{_CHECK}path={quote(address.removeprefix('unix:'))}\n{_UNIX}"
-    host, _, port = address.rpartition(":")
-    return f"{_CHECK}host={quote(host)}\nport={quote(port)}\n{_TCP}"
+    name, _, port = address.rpartition(":")
+    return f"{_CHECK}hosts={_hosts(name)}\nport={quote(port)}\n{_TCP}"
+
+
+def _hosts(name: str) -> str:
+    """What the shell is to look for: IP addresses, separated by spaces."""
+    if name == "localhost":
+        return quote("127.0.0.1 ::1")  # whatever the node's /etc/hosts leaves out
+    return quote(name.strip("[]")) if _IP.fullmatch(name) else _RESOLVED.format(host=quote(name))
 
 
 def parse(out: str) -> Bound | None:
@@ -43,19 +52,29 @@ PATH=$PATH:/usr/sbin:/sbin
 command -v ss >/dev/null || {{ echo 'ss (iproute2) is not on this node' >&2; exit {Says.NO_TOOL}; }}
 """
 
+_IP = re.compile(r"[0-9.]+|\[[0-9a-fA-F:.]+\]")
+_RESOLVED = """$(getent ahosts {host} | awk '{{ print $1 }}' | sort -u | tr '\\n' ' ')"""
+
 # Without the listeners' own rows of `-a`, whose columns differ: two small questions instead.
 _TCP = f"""\
-listening=$(ss -Hltn sport = :"$port" | awk -v host="$host" '
+from=
+for one in $hosts; do
+  case $one in *:*) one="[$one]" ;; esac
+  from="${{from:+$from or }}src $one"
+done
+listening=$(ss -Hltn sport = :"$port" | awk -v hosts="$hosts" '
+  BEGIN {{ split(hosts, list, " "); for (i in list) ours[list[i]] }}
   {{ at = $4; sub(/:[0-9]+$/, "", at); gsub(/[][]/, "", at); sub(/%.*/, "", at)
-    if (at == host || at == "0.0.0.0" || at == "*" || at == "::") n++ }} END {{ print n + 0 }}')
-case $host in localhost) from= ;; *:*) from="and src [$host]" ;; *) from="and src $host" ;; esac
-connections=$(ss -Htn state established "sport = :$port $from" | awk 'END {{ print NR }}')
+    if (hosts == "" || at in ours || at == "0.0.0.0" || at == "*" || at == "::") n++ }}
+  END {{ print n + 0 }}')
+connections=$(ss -Htn state established "sport = :$port${{from:+ and ( $from )}}" | awk 'END {{ print NR }}')
 printf '%s %s %s\\n' {MARK} "$listening" "$connections"
 """
 
-# The process on the other side has the same line without a path: only ours is counted.
+# The process on the other side has the same line without a path: only ours is counted. Who is connected and
+# not accepted yet has no line at all; the listener's Recv-Q counts them.
 _UNIX = f"""\
 ss -Hxan | awk -v path="$path" '
-  $5 == path {{ if ($2 == "LISTEN") l++; else if ($2 == "ESTAB") n++ }}
+  index($0, " " path " ") {{ if ($2 == "LISTEN") {{ l++; n += $3 }} else if ($2 == "ESTAB") n++ }}
   END {{ printf "{MARK} %d %d\\n", l, n }}'
 """

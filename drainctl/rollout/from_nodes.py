@@ -227,16 +227,18 @@ def where(node: NodeFound) -> str:
     """One node in one sentence."""
     if node.error:
         return f"cannot be reached: {node.error}"
-    parts = ["in rotation" if node.flag is None else "OUT OF ROTATION"]
+    parts = ["in rotation" if node.flag is None else "OUT OF ROTATION by its flag"]
     parts[0] += f", on {node.current}" if node.current else ""
     if node.in_between:
         parts.append(f"answers with {node.answers}" if node.answers else "its app does not answer")
     if node.claim and node.claim.was and node.claim.was != node.current:
         parts.append(f"before: {node.claim.was}")
-    if node.flag is not None:
-        flag = node.flag
-        set_by = f"{flag.claim.verb} {flag.claim.rollout} at {flag.claim.at}" if flag.claim else None
-        parts.append(f"flag set by {set_by}" if set_by else "its flag was not set by drainctl")
+    if node.flag is not None and node.flag.claim is None:
+        parts.append("drainctl did not set it")
+    elif node.flag is not None and node.flag.claim is not None:
+        of = node.flag.claim
+        if node.claim is None or of.rollout != node.claim.rollout:  # else it is told below
+            parts.append(f"set by {of.verb} {of.rollout} of {of.by} at {of.at}")
     return "; ".join(parts)
 
 

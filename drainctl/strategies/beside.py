@@ -193,3 +193,41 @@ def stop(cluster: Cluster, beside: Beside, name: str = "stop") -> Step:
         on_limit=Do.HALT,
         expected_s=None,
     )
+
+
+def quiet(cluster: Cluster, old: Beside, name: str = "quiet") -> Step:
+    """Nobody connects to the old process any more; it may end when those who are connected have gone."""
+    drain = cluster.drain
+    patient = drain.then in {"wait", "halt"}
+    return Step(
+        name=name,
+        act=None,
+        seen_when=f"no connection is left on {old}",
+        expects=_unused(old, None if patient else drain.limit_s),
+        looks=frozenset(),
+        limit_s=None if drain.then == "wait" else drain.limit_s + 2.0,
+        probe=sockets.bound(old.address),
+        in_a_row=2,  # one who was connecting just then may not be counted yet
+        on_limit=Do.HALT,
+        expected_s=None,
+    )
+
+
+def _unused(old: Beside, limit_s: float | None) -> Expectation:
+    """No connection; past `limit_s` the old process may be told to stop with some left: it finishes them."""
+
+    def judge(seen: Seen) -> Judgement:
+        said = seen.host.probe
+        found = sockets.parse(said.out) if said else None
+        if said is not None and said.code:
+            return Never(said.err.strip() or f"exit code {said.code}")
+        if found is None:
+            return NotYet("the node cannot be asked")
+        if not found.connections:
+            return Holds(f"0 connections on {old}")
+        left = f"{count(found.connections, 'connection')} on {old}"
+        if limit_s is not None and seen.spent_s >= limit_s:
+            return Holds(f"{left} after {limit_s:g} s (drain.limit): it is told to stop, and finishes them")
+        return NotYet(left)
+
+    return judge

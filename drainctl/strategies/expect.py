@@ -34,7 +34,8 @@ def _rows(seen: Seen) -> Iterator[tuple[Place, ServerRow | Judgement]]:
     for place in seen.places:
         look = seen.looks.get(place.balancer)
         if look is None or look.error:
-            yield place, NotYet(f"{place.balancer} cannot be read: {look.error if look else 'not asked'}")
+            why = (look.error or "").removeprefix(f"{place.balancer}: ") if look else "not asked"
+            yield place, NotYet(f"{place.balancer} cannot be read: {why}")
             continue
         row = look.row(place.backend, place.server)
         yield place, row or Never(f"{place.balancer} shows no server {place.backend}/{place.server} any more")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from drainctl.config.placeholders import fill, values_of
 from drainctl.model import Cluster, Node, Word
 from drainctl.rollout import rules
 from drainctl.steps import (
@@ -59,7 +60,11 @@ def cannot(cluster: Cluster, node: Node, job: Job, seen: Seen) -> str | None:
     del node
     if job.verb == "restore":
         return None
-    if broken := [f"{name} cannot be read: {look.error}" for name, look in seen.looks.items() if look.error]:
+    if broken := [
+        f"{name} cannot be read: {look.error.removeprefix(f'{name}: ')}"
+        for name, look in seen.looks.items()
+        if look.error
+    ]:
         return "; ".join(broken)
     rows = [(place, row) for place in seen.places if (row := seen.row(place))]
     for place, row in rows:
@@ -71,7 +76,8 @@ def cannot(cluster: Cluster, node: Node, job: Job, seen: Seen) -> str | None:
     serves = not flagged and any(row.status.word is Word.UP for _, row in rows)
     answer = seen.host.check
     if serves and (answer is None or answer.status != 200):
-        return f"{cluster.health.check} answers {answer}, expected 200 while it is in rotation"
+        url = fill(cluster.health.check or "", values_of(cluster, seen.node, None))
+        return f"{url} answers {answer}, expected 200 while it is in rotation"
     verdict = _guard(cluster).expects(seen)
     return None if isinstance(verdict, Holds) else f"it cannot leave: {verdict.why}"
 

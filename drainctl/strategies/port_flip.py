@@ -2,8 +2,8 @@
 Port flip: the new release starts on the other port, nginx's upstream is rewritten, nginx reloaded.
 
 A reload closes idle client connections, and a request on its way there is lost; so for that moment the node
-is nudged out at the balancers, and flagged where it has a flag, so that no check puts it back too early. Pure: lists steps. The order and the reasons are told
-in docs/port-flip.md.
+is nudged out at the balancers, and flagged where it has a flag, so that no check puts it back too early.
+Pure: lists steps. The order and the reasons are told in docs/port-flip.md.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from drainctl.strategies.expect import Judgement, count, listed
 
 NAME = "port-flip"
 VERBS: frozenset[Verb] = CHANGING | {"restart"}
+NEXT = "drainctl-next\n"  # between the answers of a question
 AGAIN = "a check that passed has put it back: it is told again"
 ASIDE_S = 0.1  # from the nudge to the reload: measured to be enough (docs/nginx-facts.md)
 SERVING_LIMIT_S = 10.0  # a failed reload never serves the new generation: nginx tries binding for 2.5 s
@@ -56,7 +57,7 @@ def journey(cluster: Cluster, node: Node, job: Job) -> tuple[Step, ...]:
         *((common.switch(str(job.target)),) if job.switches else ()),
         beside.start(cluster, node, job, new),
         *beside.warm(cluster, node, new),
-        _rewrite(job, new, old),
+        _rewrite(nginx, job, new, old),
         *((_guard(cluster),) if around else ()),
         *((http_check.flag(),) if flagged else ()),
         *((_aside(serves),) if around else ()),
@@ -81,6 +82,8 @@ def cannot(cluster: Cluster, node: Node, job: Job, seen: Seen) -> str | None:
         return why
     if job.live is None:
         return f"neither {nginx.file} nor nginx.generation tells which of the ports {_ports(cluster)} serves"
+    if why := _taken(cluster, node, job, said.out):
+        return why
     if nginx.clients != "nudge":
         return None
     if cluster.balancers and not isinstance(told := _guard(cluster).expects(seen), Holds):
@@ -112,10 +115,28 @@ def _file(nginx: Nginx, text: str | None, *, adopt: bool) -> str | None:
     return f"{nginx.file} was not written by drainctl (`--adopt` shows what would change, and takes it over)"
 
 
+def _taken(cluster: Cluster, node: Node, job: Job, out: str) -> str | None:
+    """Who has the port of the new process, unless it is that process itself, left by an earlier run."""
+    new, _ = _new_and_old(cluster, node, job)
+    asked = dict(zip(map(str, cluster.service.ports), out.split(NEXT), strict=False))
+    if isinstance(beside.answers(cluster, new, job.target, asked.get(str(new), "")), Holds):
+        return None
+    host = new.address.rpartition(":")[0].strip("[]")
+    who = (lines.parse_inspect(out, host).listeners or {}).get(int(str(new)))
+    return f"port {new} is taken already: {who}" if who else None
+
+
 def question(cluster: Cluster, node: Node) -> str:
-    """The upstream file, nginx and its workers, who listens on the ports, and which generation serves."""
+    """
+    How the processes answer, which generation serves, nginx and its workers, who listens on the ports, and
+    the upstream file.
+    """
     nginx = _nginx(cluster, node)
-    return f"{_ask_generation(nginx)}{lines.inspect(str(nginx.file), nginx.pid, cluster.service.ports)}"
+    ports = [beside.at_port(cluster, node, port, None) for port in cluster.service.ports]
+    asked = "".join(f"{beside.question(cluster, node, port)}echo {NEXT}" for port in ports)
+    return (
+        f"{asked}{_ask_generation(nginx)}{lines.inspect(str(nginx.file), nginx.pid, cluster.service.ports)}"
+    )
 
 
 def live(cluster: Cluster, node: Node, look: NodeLook) -> str | None:
@@ -263,20 +284,46 @@ def _no_old_workers(limit_s: float | None) -> Expectation:
 # ---------------------------------------------------------------- steps
 
 
-def _rewrite(job: Job, new: Beside, old: Beside) -> Step:
+def _rewrite(nginx: Nginx, job: Job, new: Beside, old: Beside) -> Step:
+    """
+    On the way back the file may be as it was: then nothing is written, and nothing tested, since it may have
+    been that test which failed.
+    """
+    back = job.verb == "put-back"
     return Step(
         name="rewrite",
         act=WriteUpstream(((old.address, "down"), (new.address, "live")), generation(job, new)),
         seen_when="the upstream file is in place, and nginx's own test passed",
-        expects=_written,
+        expects=_says(nginx, generation(job, new)) if back else _written,
         looks=frozenset(),
         limit_s=30.0,
+        probe=lines.inspect(str(nginx.file), nginx.pid, ()) if back else None,
+        look_first=back,
         changes=True,
     )
 
 
 def _written(seen: Seen) -> Judgement:
     return Holds(seen.output or "written")
+
+
+def _says(nginx: Nginx, wanted: str) -> Expectation:
+    """The upstream file is drainctl's, of this generation."""
+
+    def judge(seen: Seen) -> Judgement:
+        said = seen.host.probe
+        if said is None or said.code:
+            return NotYet(f"{nginx.file} cannot be read: {said.err.strip() if said else 'no answer'}")
+        text = lines.parse_inspect(said.out).file_text or ""
+        try:
+            found = upstream.read(text, nginx.upstream, name=str(nginx.file))
+        except ConfigError as error:
+            return NotYet(str(error))
+        if found.generation != wanted:
+            return NotYet(f"{nginx.file} is of generation {found.generation}, not {wanted}")
+        return Holds(f"{nginx.file} is of generation {wanted}")
+
+    return judge
 
 
 ONE = Amount(1)

@@ -151,9 +151,7 @@ def _spawn(cluster: Cluster, job: Job, pid_file: str) -> Step:
         if found.second is None:
             if job.verb == "put-back" and isinstance(now := answers(seen), Holds):
                 return now  # the only master there is runs the old release: it never was replaced
-            if seen.spent_s > _FORK_S:
-                return Never("the second master of gunicorn has ended: this release does not start")
-            return NotYet("the second master of gunicorn starts")
+            return Never("the second master of gunicorn has ended: this release does not start")
         if len(found.workers[1]) < len(found.workers[0]):
             return NotYet(f"{len(found.workers[1])} of {count(len(found.workers[0]), 'worker')} started")
         return answers(seen)
@@ -172,9 +170,6 @@ def _spawn(cluster: Cluster, job: Job, pid_file: str) -> Step:
         every_s=0.03,  # an answer of the old ones says nothing, so ask often
         expected_s=None,
     )
-
-
-_FORK_S = 3.0  # the second master writes its pid file within a fraction of a second
 
 
 def _retire(cluster: Cluster, job: Job, pid_file: str) -> Step:
@@ -207,14 +202,17 @@ def _retire(cluster: Cluster, job: Job, pid_file: str) -> Step:
 
 
 def _dismiss(cluster: Cluster, pid_file: str) -> Step:
-    """On the way back: the second master, if the first still lives, is the one to end."""
+    """
+    On the way back: of two masters the second is the one to end; but where the first was told to end before
+    (a retire that was interrupted), it is waited for, and the release is put back by the next steps.
+    """
 
     def judge(seen: Seen) -> Judgement:
         found = gunicorn.parse(seen.host.probe.out) if seen.host.probe else None
         if found is None:
             return NotYet("the node cannot be asked")
         if found.second is not None:
-            return NotYet(f"the second master, {found.second}, finishes what it has")
+            return NotYet(f"two masters of gunicorn, {found.first or '?'} and {found.second}, finish to one")
         return Holds("one master runs")
 
     return Step(

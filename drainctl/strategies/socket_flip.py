@@ -11,12 +11,11 @@ from shlex import quote
 
 from drainctl.config.placeholders import fill, values_of
 from drainctl.model import Cluster, Node, NodeLook
-from drainctl.node import sockets
-from drainctl.steps import Do, Expectation, Holds, Job, Never, NotYet, OnNode, Seen, Step
+from drainctl.steps import Expectation, Holds, Job, NotYet, OnNode, Seen, Step
 from drainctl.strategies import beside, common
 from drainctl.strategies.beside import Beside
 from drainctl.strategies.door import CHANGING, Strategy
-from drainctl.strategies.expect import Judgement, count
+from drainctl.strategies.expect import Judgement
 
 NAME = "socket-flip"
 
@@ -29,7 +28,7 @@ def journey(cluster: Cluster, node: Node, job: Job) -> tuple[Step, ...]:
         *beside.warm(cluster, node, new),
         common.switch(str(job.target)),
         _flip(_current(cluster, node), new),
-        _quiet(cluster, old),
+        beside.quiet(cluster, old),
         beside.stop(cluster, old),
         common.watch(cluster),
     )
@@ -99,43 +98,6 @@ def _links(path: str) -> Expectation:
         said = seen.host.probe
         where = said.out.strip() if said else "unknown"
         return Holds(f"-> {path}") if where == path else NotYet(f"it links to {where}")
-
-    return judge
-
-
-def _quiet(cluster: Cluster, old: Beside) -> Step:
-    """Connections made before the flip are the old process's: it may end when they have."""
-    drain = cluster.drain
-    patient = drain.then in {"wait", "halt"}
-    return Step(
-        name="quiet",
-        act=None,
-        seen_when=f"no connection is left on {old}",
-        expects=_unused(old, None if patient else drain.limit_s),
-        looks=frozenset(),
-        limit_s=None if drain.then == "wait" else drain.limit_s + 2.0,
-        probe=sockets.bound(old.address),
-        on_limit=Do.HALT,
-        expected_s=None,
-    )
-
-
-def _unused(old: Beside, limit_s: float | None) -> Expectation:
-    """No connection; past `limit_s` the old process may be told to stop with some left: it finishes them."""
-
-    def judge(seen: Seen) -> Judgement:
-        said = seen.host.probe
-        found = sockets.parse(said.out) if said else None
-        if said is not None and said.code:
-            return Never(said.err.strip() or f"exit code {said.code}")
-        if found is None:
-            return NotYet("the node cannot be asked")
-        if not found.connections:
-            return Holds(f"0 connections on {old}")
-        left = f"{count(found.connections, 'connection')} on {old}"
-        if limit_s is not None and seen.spent_s >= limit_s:
-            return Holds(f"{left} after {limit_s:g} s (drain.limit): it is told to stop, and finishes them")
-        return NotYet(left)
 
     return judge
 

@@ -21,7 +21,7 @@ PROXY_DEFAULTS = (
 
 
 def test_the_first_file_is_read_and_is_short(tmp_path):
-    (text,) = blocks(README, "yaml")
+    text, *_ = blocks(README, "yaml")
     assert len(text.splitlines()) <= 15
     file = tmp_path / "drainctl.yml"
     file.write_text(text, encoding="utf-8")
@@ -44,7 +44,7 @@ def test_haproxy_takes_the_lines(page, tmp_path):
 
 
 def test_the_backend_of_the_haproxy_lines_has_the_nodes_of_the_file():
-    (haproxy,), (yaml,) = blocks(README, "haproxy"), blocks(README, "yaml")
+    (haproxy,), (yaml, *_) = blocks(README, "haproxy"), blocks(README, "yaml")
     servers = re.findall(r"server (\w+) ([\d.]+):", haproxy)
     assert servers == re.findall(r"(\w+): \{host: ([\d.]+)\}", yaml)
 

@@ -105,6 +105,7 @@ class Ground:
     log: list[tuple[float, str]] = field(default_factory=list)
     runs: int = 0
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    program: Path = DYING  # the drainctl that dies
 
     # -------------------------------------------------------- running drainctl
 
@@ -117,7 +118,7 @@ class Ground:
     ) -> Ended:
         """drainctl that gets signals at a moment, or (None) only writes its moments down."""
         trace = self.lab.folder / f"trace-{next(self.numbers)}"
-        how = [sys.executable, str(DYING), "--trace", str(trace), "--node", node, "--send", send]
+        how = [sys.executable, str(self.program), "--trace", str(trace), "--node", node, "--send", send]
         ended = self._run([*how, *(["--at", at] if at else []), "--"], argv, cwd)
         lines = trace.read_text().splitlines() if trace.exists() else []
         return Ended(ended.code, ended.out, ended.err, tuple(lines))

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from drainctl.config.load import load as load_config
 from drainctl.config.placeholders import fill
 from drainctl.errors import ConfigError
+from drainctl.lab.apps import pair
 from drainctl.lab.cluster import Lab
 from drainctl.lab.commands import lab as command
 from drainctl.lab.describe import drainctl_yml, fail_timeout
@@ -81,6 +82,7 @@ def under_load(lab, act, release="v2", **plan):
         ("port-flip", {"balancers": 1}),
         ("port-flip", {"nginx": "wheel"}),
         ("backup", {}),
+        ("backup", {"backup_by": "port"}),
         ("reload", {}),
     ],
 )
@@ -151,7 +153,8 @@ def test_drainctl_yml_names_the_strategy_and_what_it_needs(tmp_path, strategy, m
     assert bool(cluster.service.restart) == (not alone)
     assert (cluster.nginx is not None) == (strategy in {"port-flip", "backup"})
     assert (cluster.socket is not None) == (strategy == "socket-flip")
-    assert cluster.service.ports == ((8000, 8001) if strategy in {"port-flip", "backup"} else ())
+    assert cluster.service.ports == ((8000, 8001) if strategy == "port-flip" else ())
+    assert len(cluster.service.sockets) == (2 if strategy == "backup" else 0)
 
 
 def test_drainctl_yml_says_where_things_are(tmp_path):
@@ -163,7 +166,13 @@ def test_drainctl_yml_says_where_things_are(tmp_path):
     kept = cluster_of(tmp_path, strategy="port-flip", balancers=0, nginx="wheel", keepalive_min="2s")
     assert kept.nginx.clients == "kept"
     assert cluster_of(tmp_path, strategy="port-flip", balancers=1).nginx.clients == "nudge"
-    assert cluster_of(tmp_path, strategy="backup", server_params="").nginx.fail_timeout_s == 10
+    both = cluster_of(tmp_path, strategy="backup", server_params="")
+    assert (both.nginx.fail_timeout_s, both.nginx.clients) == (10, "nudge")
+    assert fill(both.service.sockets[0], node) == f"{tmp_path}/nodes/web1/run/live.sock"
+    assert fill(both.service.start, node | {"socket": "/s"}) == f"{tmp_path}/nodes/web1/ctl start /s"
+    ported = cluster_of(tmp_path, strategy="backup", backup_by="port")
+    assert (ported.service.ports, ported.service.sockets) == ((8000, 8001), ())
+    assert ported.nginx.clients == "lost"
     assert [fail_timeout(text) for text in ("max_fails=0", "", "max_fails=2 fail_timeout=1s")] == [
         "0s",
         "10s",
@@ -187,6 +196,8 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path):
     Settings(strategy="port-flip").check(longest)
     with pytest.raises(ConfigError, match=r"would have 112 bytes \(a unix socket has 107\)"):
         Settings(strategy="socket-flip").check(longest)
+    with pytest.raises(ConfigError, match=r"would have 108 bytes \(a unix socket has 107\)"):
+        Settings(strategy="backup").check(Path("/tmp") / ("d" * 76))
 
 
 def test_the_command_brings_up_a_node_without_a_balancer():
@@ -267,8 +278,15 @@ def test_the_old_app_stopped_before_the_sockets_swap_loses_requests():
         assert under_load(lab, lambda: naive_socket_flip(lab, "web1", "v2")).bins.get("http_502", 0) > 0
 
 
-def test_restarts_closer_than_fail_timeout_lose_requests():
-    with running("backup", server_params="max_fails=1 fail_timeout=10s") as lab:
+def both_answer(lab, release):
+    """Each of a pair has the release, whichever nginx asks."""
+    for unit in pair(lab.settings):
+        wait_for(lab, "web1", release, port=lab.place("web1", unit))
+
+
+@pytest.mark.parametrize("by", ["socket", "port"])
+def test_restarts_closer_than_fail_timeout_lose_requests(by):
+    with running("backup", backup_by=by, server_params="max_fails=1 fail_timeout=10s") as lab:
         assert under_load(lab, lambda: naive_backup(lab, "web1", "v2")).failed > 10
 
 
@@ -290,8 +308,7 @@ def test_non_idempotent_hides_a_failure_by_running_posts_twice(hides):
         lab.release("slow", log_posts=True, slow_factor=20)
         put(lab, "web1", "slow")
         ctl(lab, "web1", "restart")
-        wait_for(lab, "web1", "slow", port=8000)
-        wait_for(lab, "web1", "slow", port=8001)
+        both_answer(lab, "slow")
         posts = lab.root("web1") / "shared" / "posts"
 
         def kill():
@@ -310,12 +327,11 @@ def test_non_idempotent_hides_a_failure_by_running_posts_twice(hides):
 def test_gunicorns_own_stop_loses_posts_that_come_while_it_finishes():
     lost = {}
     for way in ("listens", "refuses"):
-        with running("backup", gunicorn_stop=way) as lab:
+        with running("backup", backup_by="port", gunicorn_stop=way) as lab:
             lab.release("slow", slow_factor=20)
             put(lab, "web1", "slow")
             ctl(lab, "web1", "restart")
-            wait_for(lab, "web1", "slow", port=8000)
-            wait_for(lab, "web1", "slow", port=8001)
+            both_answer(lab, "slow")
             stop = lambda lab=lab: ctl(lab, "web1", "stop", "8000")  # noqa: E731  it is called within the loop
             lost[way] = under_load(lab, stop, release="", clients=12, mix="post=1").failed
     assert lost["listens"] > lost["refuses"]

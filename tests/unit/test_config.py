@@ -744,12 +744,7 @@ def test_a_key_of_a_later_version(old, new, line):
         (
             "app: shop",
             "app: shop\nservice: {sockets: [/run/a.sock, '{node}.sock']}",
-            [
-                (
-                    "2:34: service.sockets[1]: found {node}.sock, no absolute path on nodes.web1"
-                    ", expected one"
-                )
-            ],
+            [("2:34: service.sockets[1]: found {node}.sock, no absolute path on nodes.web1, expected one")],
         ),
         (
             "app: shop",
@@ -768,14 +763,11 @@ def test_a_key_of_a_later_version(old, new, line):
         ),
         (
             "app: shop",
-            "app: shop\nstrategy: [backup]\nnginx: {upstream: shop}\n"
-            "service: {start: 'up {socket}', stop: 'down {socket}'}",
-            [
-                (
-                    "4:1: service.sockets: found nothing, expected it or service.ports"
-                    ": strategy backup needs it"
-                )
-            ],
+            (
+                "app: shop\nstrategy: [backup]\nnginx: {upstream: shop}\n"
+                "service: {start: 'up {socket}', stop: 'down {socket}'}"
+            ),
+            [("4:1: service.sockets: found nothing, expected it or service.ports: strategy backup needs it")],
         ),
         (
             "host: 10.0.0.12",

@@ -65,7 +65,7 @@ MAY = {
     "rollout.choose": {*NOUNS, *RECORD, *MIDDLE, *FILLED},
     "rollout": {*NOUNS, *RECORD, *MIDDLE, *ADAPTERS, *FILLED, "nginx", "threads", "report.door"},
     "wire": {*NOUNS, *ADAPTERS, *FILLED, "threads"},
-    "overview": {*NOUNS, "journal", "node.shell", "rollout", "threads", "wire"},
+    "overview": {*NOUNS, "journal", "node.fence", "node.shell", "rollout", "threads", "wire"},
     "controller": {
         *NOUNS,
         "journal",

@@ -89,3 +89,9 @@ def test_an_address_narrows_the_count():
     assert "'sport = :80 and src 127.0.0.2'" in shell.active_requests(80, "127.0.0.2")
     assert "'sport = :80 and src [::1]'" in shell.active_requests(80, "::1")
     assert "'sport = :80'" in shell.active_requests(80)
+
+
+def test_a_current_that_is_no_link_is_told():
+    assert shell.parse_disk("drainctl-disk\nblocked\nrelease releases/v1\n") == Disk(
+        None, ("v1",), None, True
+    )

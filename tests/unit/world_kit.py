@@ -72,7 +72,7 @@ def cluster(nodes: int = 4, balancers: int = 2, **changes: Any) -> Cluster:
         ),
         "connect": Connect("local"),
         "release": ReleaseLayout("/srv/shop"),
-        "service": Service(restart="restart", limit_s=20.0),
+        "service": Service(restart="restart", limit_s=2.0),
         "health": Health("http://{host}/http-check", FlagFile("/drain"), version="http://{host}/version"),
         "store": "sqlite:///unused",
         "backends": ("shop",),
@@ -103,6 +103,9 @@ def row(server: str, status: str = "UP", **changes: Any) -> ServerRow:
         "sid": 1,
     }
     return ServerRow(**(values | changes))
+
+
+PLAIN = {word: row("", word.value) for word in Word}
 
 
 def look(*rows: ServerRow, balancer: str = "lb1", pid: int = 1, **changes: Any) -> BalancerLook:
@@ -142,12 +145,14 @@ class FakeCluster:
         self.words = {(lb.name, name): Word.UP for lb in self.cluster.balancers for name in self.nodes}
         self.counted: dict[tuple[str, str], list[int]] = {key: [0, 0] for key in self.words}
         self.next_check = dict.fromkeys(self.words, 1.0)
+        self.next_due = 1.0
         self.places = {
             name: tuple(Place(lb.name, "shop", name) for lb in self.cluster.balancers) for name in self.nodes
         }
         self.events: list[Event] = []
         self.lock = threading.RLock()
         self.acts: list[str] = []
+        self.rows: dict[tuple[str, str], tuple[object, ServerRow]] = {}
         self.lowest_up = len(self.nodes)
 
     # ------------------------------------------------ time
@@ -158,11 +163,16 @@ class FakeCluster:
     def sleep(self, seconds: float) -> None:
         with self.lock:
             self.now += seconds
-            for key, due in self.next_check.items():
-                if self.now >= due:
-                    self.next_check[key] = self.now + self.cluster.checks.inter_s
-                    self.words[key] = self._found(self.nodes[key[1]])
+            if self.now >= self.next_due:
+                self._check()
             self._users()
+
+    def _check(self) -> None:
+        for key, due in self.next_check.items():
+            if self.now >= due:
+                self.next_check[key] = self.now + self.cluster.checks.inter_s
+                self.words[key] = self._found(self.nodes[key[1]])
+        self.next_due = min(self.next_check.values())
 
     def _found(self, node: FakeNode) -> Word:
         if node.running is None:
@@ -170,13 +180,11 @@ class FakeCluster:
         return Word.NOLB if node.flag else Word.UP
 
     def _users(self) -> None:
+        bad = {name: at.running is None or at.running in self.errors for name, at in self.nodes.items()}
         for key, word in self.words.items():
-            if word is not Word.UP:
-                continue
-            node = self.nodes[key[1]]
-            bad = node.running is None or node.running in self.errors
-            self.failed += bad
-            self.counted[key][bad] += 1
+            if word is Word.UP:
+                self.failed += bad[key[1]]
+                self.counted[key][bad[key[1]]] += 1
 
     # ------------------------------------------------ what the observer asks
 
@@ -196,11 +204,16 @@ class FakeCluster:
             return found
 
     def _row(self, balancer: str, name: str) -> ServerRow:
+        """The same row as long as nothing has changed in it: most looks see nothing new."""
         word = self.words[balancer, name]
         good, bad = self.counted[balancer, name]
         busy = int(self.now < self.nodes[name].busy_until)
-        counters = Counters(sessions=good + bad, answered_2xx=good, answered_5xx=bad)
-        return row(name, word.value, counters=counters, scur=busy)
+        key, known = (word, good, bad, busy), self.rows.get((balancer, name))
+        if known is None or known[0] != key:
+            counters = Counters(good + bad, 0, good, 0, 0, bad)
+            known = (key, PLAIN[word]._replace(server=name, counters=counters, scur=busy))
+            self.rows[balancer, name] = known
+        return known[1]
 
     def host(self, node: Node, looks: frozenset[Look]) -> NodeLook:
         at = self.nodes[node.name]
@@ -243,18 +256,22 @@ class FakeCluster:
                 if release not in at.staged:
                     raise CommandFailed(f"{at.name}: no releases/{release}")
                 at.current = release
-            case RunOnNode("reload"):
-                at.running = None if at.current in self.breaks else at.current
-            case RunOnNode():
-                self._restart(at)
+            case RunOnNode(line):
+                self._run(at, line)
             case Warm():
                 if at.running in self.breaks:
                     raise CommandFailed(f"{at.name}: warm-up GET / answers 500")
             case SetState() | ShutdownSessions():
                 at.busy_until = self.now
 
+    def _run(self, at: FakeNode, line: str) -> None:
+        if line == "reload":  # in place: what runs serves until the new one does
+            at.running = None if at.current in self.breaks else at.current
+        else:
+            self._restart(at)
+
     def _restart(self, at: FakeNode) -> None:
-        """The rule that must never break: no restart while a balancer may send requests."""
+        """The rule that must never break: nothing is stopped while a balancer may send requests."""
         shown = [word for (_, name), word in self.words.items() if name == at.name]
         if Word.UP in shown or self.now < at.busy_until:
             self.broken.append(f"{at.name} restarted while {shown}")
@@ -347,6 +364,10 @@ class FakeCluster:
         return Roll(world, plan, self.cluster.rollout.on_failure).run()
 
     def check(self, need_s: float) -> None: ...
+
+    @property
+    def lost(self) -> str | None:
+        return None
 
 
 @dataclass

@@ -26,7 +26,7 @@ from urllib.parse import parse_qs
 
 RELEASE = json.loads(Path(__file__).with_name("release.json").read_text())
 NODE = Path(__file__).resolve().parts[-5:-4]  # nodes/web1/srv/releases/v2/app.py
-if RELEASE.get("only_on") and NODE != (RELEASE["only_on"],):
+if RELEASE.get("only_on") and (RELEASE["only_on"],) != NODE:
     SOUND = dict.fromkeys(("fail_start", "die_after_s", "wrong_version", "pages_500", "slow_factor"), 0)
     RELEASE |= SOUND
 VERSION: str = RELEASE["wrong_version"] or RELEASE["id"]

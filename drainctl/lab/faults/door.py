@@ -85,9 +85,9 @@ def send(processes: Iterable[Process], number: int) -> None:
         raise PreflightError(f"still running {GONE_S:g} s after {signal.Signals(number).name}: {left}")
 
 
-def members(master: Process | None) -> set[Process]:
-    """A service's processes; none where it does not run."""
-    return family(master) if master else set()
+def members(master: Process | None) -> list[Process]:
+    """A service's processes, the master first, so that it does not replace the others; [] where none runs."""
+    return [master, *family(master) - {master}] if master else []
 
 
 def stand_in(lab: Lab, name: str, *words: str) -> None:

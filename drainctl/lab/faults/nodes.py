@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from drainctl.errors import PreflightError
@@ -16,7 +17,7 @@ from drainctl.lab.faults.door import Fault, environment, keep, members, put_back
 from drainctl.lab.processes import Process
 from drainctl.lab.programs import find_on_path
 
-ROOM = 48 * 1024  # what a full disk has left, bytes: less than a release with its leftovers needs
+DISK = "4m"
 FLAG = "taken out by hand\n"
 
 # ---------------------------------------------------------------- processes
@@ -34,7 +35,7 @@ def app_thawed(lab: Lab, node: str) -> None:
     send(_app(lab, node), signal.SIGCONT)
 
 
-def _app(lab: Lab, node: str) -> set[Process]:
+def _app(lab: Lab, node: str) -> list[Process]:
     return members(lab.node(node)[0].master())
 
 
@@ -94,19 +95,24 @@ def disk_full(lab: Lab, node: str) -> None:
         raise PreflightError("node-disk-full mounts a small tmpfs, which needs root")
     path = lab.root(node) / "releases"
     sound = keep(path)
-    used = sum(file.stat().st_blocks * 512 for file in sound.rglob("*")) + 4096 * len(list(sound.rglob("*")))
     path.mkdir()
     mount = find_on_path("mount", "mount")
-    size = f"size={used + ROOM},mode=755"
-    subprocess.run([mount, "-t", "tmpfs", "-o", size, "drainctl-lab", str(path)], check=True)
+    subprocess.run(
+        [mount, "-t", "tmpfs", "-o", f"size={DISK},mode=755", "drainctl-lab", str(path)], check=True
+    )
     shutil.copytree(sound, path, symlinks=True, dirs_exist_ok=True)
+    with suppress(OSError), (path / ".filler").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
 
 
 def disk_roomy(lab: Lab, node: str) -> None:
     path = lab.root(node) / "releases"
     if not os.path.lexists(path.with_name("releases.sound")):
         return
-    # What was unpacked meanwhile goes with the disk; the app that runs from it holds on to its old files.
+    (path / ".filler").unlink(missing_ok=True)
+    shutil.copytree(path, path.with_name("releases.sound"), symlinks=True, dirs_exist_ok=True)
+    # Lazily: the app that runs from it holds on to its old files.
     subprocess.run([find_on_path("umount", "mount"), "-l", str(path)], check=False, stderr=subprocess.DEVNULL)
     path.rmdir()
     put_back(path)
