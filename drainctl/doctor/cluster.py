@@ -18,7 +18,10 @@ from drainctl.strategies.known import STRATEGIES
 def journal(picture: Picture) -> Iterator[Finding]:
     """A journal that cannot be used, a lease that somebody holds, a rollout that was not finished."""
     if picture.journal_error:
-        where, change = f"{picture.cluster.file} store", "store: a place that this user may write (docs/several-controllers.md)"
+        where, change = (
+            f"{picture.cluster.file} store",
+            "store: a place that this user may write (docs/several-controllers.md)",
+        )
         yield Finding("journal-unusable", Severity.REFUSES, where, picture.journal_error, change)
     elif picture.lease:
         lease = picture.lease

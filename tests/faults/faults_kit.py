@@ -168,7 +168,7 @@ def play(ground: Ground, cell: Cell) -> Result:
         finally:
             for timer in timers:
                 timer.join()
-        _check_status(ended, cell.ends)
+        _check_how_it_ended(ended, cell)
         known.mend(it)
         state = _way_out(it, config, cell, ended)
         wait_up(it)
@@ -241,17 +241,13 @@ def _arm(it: Lab, cell: Cell, heard: Heard, timers: list[threading.Timer]) -> No
 # ---------------------------------------------------------------- what must be so
 
 
-def _check_status(ended: Ended, ends: str) -> None:
+def _check_how_it_ended(ended: Ended, cell: Cell) -> None:
     """It ended as it must, and where it halted the last lines name every node and a way out."""
-    assert ended.outcome in ends.split("|"), ended.told
+    assert ended.outcome in cell.ends.split("|"), ended.told
     assert ended.exit == EXITS[ended.outcome], ended.told
     if ended.outcome == "halted" and ended.rollout:
         names = {line.partition(":")[0] for line in ended.lines}
-        assert {"go on", *_rolled(ended)} <= names, ended.told
-
-
-def _rolled(ended: Ended) -> set[str]:
-    return {line.partition(":")[0] for line in ended.lines if line.startswith("web")}
+        assert {"go on", *cell.only} <= names, ended.told
 
 
 def _way_out(it: Lab, config: Path, cell: Cell, ended: Ended) -> str:

@@ -99,12 +99,12 @@ def deploy(lab: Lab, release: str | None = None, heard: Heard | None = None, **w
     return result.seconds
 
 
-def rolled(lab: Lab, times: int, act: Callable[[], object]) -> Report:
+def rolled(lab: Lab, times: int, act: Callable[[], object], **plan: Any) -> Report:
     """
     `act` so many times under load; after the last of them only what is current may answer. The report may
     say that some requests were sent late, on a busy machine: they are counted like all others.
     """
-    load = load_on(lab).start()
+    load = load_on(lab, **plan).start()
     try:
         for _ in range(times):
             act()
