@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, tzinfo
 
 from drainctl.journal.events import Event
-from drainctl.report.plain import PlainReport
+from drainctl.report.plain import CONFIGURED, PlainReport
 from drainctl.report.story import Journey, StepRun, Story
 from drainctl.report.text import clip, columns, day_time, proof_table, said_together, seconds
 
@@ -114,7 +114,9 @@ def _journey(journey: Journey, width: int) -> list[str]:
     took = f" in {seconds(journey.took_s)}" if journey.took_s is not None else ""
     first = [journey.node, journey.way, journey.strategy, journey.change, f"{journey.state}{took}"]
     why = [f"      {journey.why}"] if journey.why and journey.outcome != "done" else []
-    lines = ["  ".join(part for part in first if part), *why]
+    chosen = journey.way == "forward" and journey.reason not in {"", CONFIGURED}
+    reason = [f"      by {journey.strategy}, because {journey.reason}"] if chosen else []
+    lines = ["  ".join(part for part in first if part), *reason, *why]
     line = "     "
     for step in journey.steps:
         mark = _mark(step)

@@ -43,6 +43,7 @@ class Journey:
     touched_s: float
     way: str = ""
     strategy: str = ""
+    reason: str = ""
     source: str | None = None
     target: str | None = None
     outcome: str | None = None
@@ -170,6 +171,7 @@ class Story:
             journey.took_s = event.at_s - journey.began_s
             journey = self._journey(node, event.at_s)
         journey.way, journey.strategy = data.get("way", "forward"), data.get("strategy") or ""
+        journey.reason = one_line(data.get("reason") or "")
         journey.began_s = event.at_s  # time spent staging, before any node left rotation, is not its own
         journey.source = (self.previous if journey.way == "forward" else self.targets).get(node)
         journey.target = data.get("target")

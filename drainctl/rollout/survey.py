@@ -69,5 +69,11 @@ def ask_node(host: Host, line: str) -> Said:
 
 
 def get(cluster: Cluster, http: Http, node: Node, url: str) -> Answer:
-    """One GET of a node's own URL, its placeholders filled, within health.timeout."""
-    return http.get(fill(url, values_of(cluster, node, None)), timeout_s=cluster.health.timeout_s)
+    """
+    One GET of a node's own URL, its placeholders filled, within health.timeout.
+
+    On a connection of its own: an answer must come from who serves now, and a connection that is kept would
+    keep an old worker of nginx alive.
+    """
+    url = fill(url, values_of(cluster, node, None))
+    return http.get(url, timeout_s=cluster.health.timeout_s, close=True)

@@ -21,29 +21,27 @@ NAME = "socket-flip"
 
 
 def journey(cluster: Cluster, node: Node, job: Job) -> tuple[Step, ...]:
-    """Start → warm → switch → flip → quiet → stop → watch."""
+    """Start → warm → switch → flip → quiet → stop → watch; a node that is there already keeps its process."""
     new, old = _new_and_old(cluster, node, job)
+    end = (beside.quiet(cluster, old), beside.stop(cluster, old)) if new.address != old.address else ()
     return (
         beside.start(cluster, node, job, new),
         *beside.warm(cluster, node, new),
         common.switch(str(job.target)),
         _flip(_current(cluster, node), new),
-        beside.quiet(cluster, old),
-        beside.stop(cluster, old),
+        *end,
         common.watch(cluster),
     )
 
 
 def cannot(cluster: Cluster, node: Node, job: Job, seen: Seen) -> str | None:
-    """The link is no link, or the new process would have the old one's socket."""
+    """The link is no link, so nobody knows what serves."""
     del cluster
     said = seen.host.inspected.get(NAME)
     if said is None or said.code:
         return f"{node.name} cannot be asked: {said.err.strip() if said else 'no answer'}"
     if job.live is None:
         return f"socket.current is no link to a socket on {node.name}: {said.out.strip() or 'nothing there'}"
-    if job.target == job.leaving:
-        return f"the new process would have the socket of the one that serves, {job.live}"
     return None
 
 

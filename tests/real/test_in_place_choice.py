@@ -198,20 +198,23 @@ def test_each_node_has_strategies_of_its_own(lab):
     assert began["strategy"] == {"web1": "http-check", "web2": "socket-flip"}
 
 
+NO_LINK = {"run/current.sock": "run/gone.sock"}  # what socket-flip cannot do without
+
+
 def test_no_strategy_left_is_refused_and_nothing_is_touched(lab):
-    release = current(lab)["web1"]  # it would have the socket of the one that serves
+    config = configure(lab, NO_LINK, "no-link.yml")
     with flagged(lab, "web2"):
-        rolled = Deployed(lab, "--only", "web1", release=release)
+        rolled = Deployed(lab, "--only", "web1", config=config)
         assert rolled.said.code == Exit.PREFLIGHT, rolled.said
         assert "web1: http-check cannot: it cannot leave" in rolled.said.err
-        assert "web1: socket-flip cannot: the new process would have the socket of" in rolled.said.err
+        assert "web1: socket-flip cannot: socket.current is no link to a socket on web1" in rolled.said.err
     assert current(lab) == rolled.before
 
 
 def test_no_strategy_left_on_the_way_leaves_the_node_as_it_was(lab):
-    release = current(lab)["web1"]
+    config = configure(lab, NO_LINK, "no-link.yml")
     endless = Endless(lab, "web1", 5)
-    rolled = Deployed(lab, "--only", "web1", release=release)
+    rolled = Deployed(lab, "--only", "web1", config=config)
     assert endless.end() == 200
     assert rolled.said.code == Exit.PUT_BACK, rolled.said
     [ended] = rolled.said.of("node.ended", "web1")

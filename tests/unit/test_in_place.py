@@ -135,14 +135,16 @@ def test_the_other_port_must_be_free_or_the_new_release_s_own(more, why):
     assert port_flip.cannot(ALONE, NODE, job(), seen("port-flip", out)) == why
 
 
-def test_a_link_s_target_is_what_serves_and_a_release_has_but_one_socket():
+def test_a_link_s_target_is_what_serves_and_a_node_that_is_there_keeps_its_process():
     found = NodeLook(inspected={"socket-flip": Said(0, "/run/v1.sock\n", "")})
     assert socket_flip.live(ALONE, NODE, found) == "/run/v1.sock"
     nothing = NodeLook(inspected={"socket-flip": Said(0, "not a link\n", "")})
     assert socket_flip.live(ALONE, NODE, nothing) is None
     same = Job("deploy", "v1", leaving="v1", live="/run/v1.sock")
-    why = socket_flip.cannot(ALONE, NODE, same, seen("socket-flip", "/run/v1.sock\n"))
-    assert why == "the new process would have the socket of the one that serves, /run/v1.sock"
+    assert socket_flip.cannot(ALONE, NODE, same, seen("socket-flip", "/run/v1.sock\n")) is None
+    assert "stop" not in [step.name for step in socket_flip.journey(ALONE, NODE, same)]
+    other = Job("deploy", "v2", leaving="v1", live="/run/v1.sock")
+    assert "stop" in [step.name for step in socket_flip.journey(ALONE, NODE, other)]
 
 
 # ---------------------------------------------------------------- gunicorn's masters
