@@ -99,8 +99,8 @@ def _service(settings: Settings) -> str:
 def _nginx(settings: Settings, own: str) -> str:
     """What drainctl is to know of nginx: an upstream that it rewrites, or one that it only counts on."""
     if settings.strategy == "backup":
-        loses = ", clients: lost" if settings.backup_by == "port" else ""
         waits = fail_timeout(settings.server_params)
+        loses = ", clients: lost" if settings.backup_by == "port" or waits != "0s" else ""
         return f"nginx: {{upstream: {settings.app}, fail_timeout: {waits}{loses}}}\n"
     if settings.strategy != "port-flip":
         return ""

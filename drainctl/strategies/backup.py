@@ -88,10 +88,15 @@ def _pair(cluster: Cluster, node: Node, release: str | None) -> tuple[Beside, Be
 
 
 def cannot(cluster: Cluster, node: Node, job: Job, seen: Seen) -> str | None:
-    """One of them may be stopped only while both answer; on ports, only where it is accepted what is lost."""
+    """
+    One of them may be stopped only while both answer; on ports, and where servers are marked, only where
+    it is accepted what is lost.
+    """
     del job
     if not cluster.service.sockets and (cluster.nginx is None or cluster.nginx.clients == "nudge"):
         return _LOSES
+    if cluster.nginx and cluster.nginx.fail_timeout_s and cluster.nginx.clients != "lost":
+        return _MARKED.format(cluster.nginx.fail_timeout_s)
     said = seen.host.inspected.get(NAME)
     if said is None or said.code:
         return f"{node.name} cannot be asked: {said.err.strip() if said else 'no answer'}"
@@ -123,6 +128,12 @@ _LOSES = (
     "an app that is told to end may lose the POSTs that come just then (gunicorn: 65 of 53,024 in 12 stops): "
     "name service.sockets instead of service.ports, which loses none, or accept it (nginx.clients = lost; "
     "kept, where your app refuses connections from then on)"
+)
+
+_MARKED = (
+    "nginx marks a server that refused it, and asks it again by one request at a time: a slow one, and all "
+    "others find no live server (91 × 502 in 20 deploys). Say max_fails=0 on both servers and "
+    "nginx.fail_timeout: 0s, or accept it (nginx.clients = lost; found fail_timeout = {:g} s)"
 )
 
 

@@ -167,7 +167,7 @@ def test_drainctl_yml_says_where_things_are(tmp_path):
     assert kept.nginx.clients == "kept"
     assert cluster_of(tmp_path, strategy="port-flip", balancers=1).nginx.clients == "nudge"
     both = cluster_of(tmp_path, strategy="backup", server_params="")
-    assert (both.nginx.fail_timeout_s, both.nginx.clients) == (10, "nudge")
+    assert (both.nginx.fail_timeout_s, both.nginx.clients) == (10, "lost")  # nginx marks: see docs/backup.md
     assert fill(both.service.sockets[0], node) == f"{tmp_path}/nodes/web1/run/live.sock"
     assert fill(both.service.start, node | {"socket": "/s"}) == f"{tmp_path}/nodes/web1/ctl start /s"
     ported = cluster_of(tmp_path, strategy="backup", backup_by="port")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from world_kit import cluster
 
@@ -168,3 +170,10 @@ def test_a_second_master_has_come_up_is_coming_or_has_ended(out, kind):
     bare = cluster(nodes=1, balancers=0, service=service, health=Health())
     [spawn] = [step for step in reload.journey(bare, NODE, job()) if step.name == "spawn"]
     assert isinstance(spawn.expects(Seen(NODE, (), {}, NodeLook(probe=Said(0, out, "")))), kind)
+
+
+def test_a_backup_whose_servers_nginx_marks_must_be_accepted():
+    marked = replace(ALONE, nginx=ALONE.nginx._replace(clients="kept", fail_timeout_s=10.0))
+    why = backup.cannot(marked, NODE, job(), seen("backup", ""))
+    assert why.startswith("nginx marks a server that refused it")
+    assert "found fail_timeout = 10 s" in why
