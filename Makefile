@@ -31,7 +31,7 @@ demo: $(VENV)/.lab
 	@$(RUN)/python -m drainctl.lab.demo
 
 test: lint types
-	$(RUN)/python -m pytest -q -n 2 --dist loadfile $(PYTEST)
+	$(RUN)/python -m pytest -q -n 3 --dist loadfile $(PYTEST)
 
 lint: $(VENV)/.dev
 	$(RUN)/ruff format --check --quiet .

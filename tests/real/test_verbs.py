@@ -338,7 +338,7 @@ def test_a_release_that_does_not_start_halts_where_that_is_asked_for(shop):
         told = said.ended["lines"]
         assert told[0].startswith("web1: OUT OF ROTATION by its flag, on release v4 or v1 (")
         assert told[1:3] == ["web2: not begun, on v1", "web3: not begun, on v1"]
-        assert f"take back: drainctl abort {said.rollout}" in told
+        assert f"take back: drainctl abort {said.rollout} (web1 to v1)" in told
         text = cli(shop.config, "status")
         assert text.code == 0
         assert f"rollout {said.rollout} (deploy v4) is not finished: halted" in text.out
