@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from drainctl.journal.replay import TAKES_OUT, NodeState, RolloutState
 
+STORE = "arb"  # the strategy whose nodes leave by a board, not by a flag
 MOST_NAMES = 3  # a way out names no more nodes than these
 
 
@@ -41,7 +42,7 @@ def where(node: NodeState, state: RolloutState) -> str:
 def _rotation(node: NodeState) -> str:
     """Of a node that failed, as far as the journal knows: HAProxy's checks may see more than its flag."""
     if node.flagged:
-        return "OUT OF ROTATION by its flag"
+        return "MARKED DOWN on the board" if node.strategy == STORE else "OUT OF ROTATION by its flag"
     return "not flagged by this rollout" if _was_touched(node) else "not touched"
 
 
@@ -63,12 +64,13 @@ def ways_out(state: RolloutState) -> list[str]:
         ways.append(f"take back: drainctl abort {state.id}{_backward(state)}")
     else:
         ways.append(f"give up: drainctl abort {state.id}")
-    ways += [
-        f"by hand: drainctl restore {node.name} --steal (puts it into rotation as it is)"
-        for node in nodes
-        if node.flagged and node.outcome != "done"
-    ]
-    return ways
+    return ways + [_by_hand(node) for node in nodes if node.flagged and node.outcome != "done"]
+
+
+def _by_hand(node: NodeState) -> str:
+    if node.strategy == STORE:  # its machine and its board are in drainctl.yml, arb.check and arb.board
+        return f"by hand: drainctl arb up HOST:PORT of {node.name} --board BOARD (takes its mark away)"
+    return f"by hand: drainctl restore {node.name} --steal (puts it into rotation as it is)"
 
 
 def _onward(state: RolloutState) -> str:

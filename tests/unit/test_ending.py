@@ -103,3 +103,11 @@ def test_a_closed_rollout_has_no_way_out():
 def test_each_way_out_fits_into_80_columns():
     told = ending.ways_out(state(DONE, LEFT_OUT, FRESH)._replace(id="20261124-222814-1307"))
     assert max(map(len, told)) <= 80
+
+
+def test_a_machine_of_a_store_is_marked_down_and_has_no_flag():
+    left = NodeState("store1", way="forward", strategy="arb", outcome="failed", why="quiet", flagged=True)
+    state = RolloutState("r1", "deploy", nodes={"store1": left}, previous={"store1": "v1"}, ended="halted")
+    told = ending.lines(state)
+    assert told[0].startswith("store1: MARKED DOWN on the board, on release v1")
+    assert told[-1] == "by hand: drainctl arb up HOST:PORT of store1 --board BOARD (takes its mark away)"
