@@ -182,7 +182,6 @@ QUICK = (
     "local-release-no-start-restart-roll-back",
     "local-release-pages-500-restart-halt",
     "ssh-ssh-dropped-restart",
-    "ssh-ssh-killed-restart-1s",
     "ssh-node-reboot-switch",
     "ssh-ssh-other-key-before",
 )
