@@ -131,11 +131,27 @@ THEN = {
 BELOW = Cell("node-flagged", "watch", target="web3", only=("web1", "web2"), variant="keep-up")
 TRAFFIC = [
     *[
-        Cell("long-requests", "flag", ends, target="lb1", config=config, variant=f"then-{then}")
+        Cell(
+            "long-requests",
+            "flag",
+            ends,
+            target="lb1",
+            config=config,
+            variant=f"then-{then}",
+            all_end_with="200" if then == "wait" else "",
+        )
         for then, (ends, config) in THEN.items()
     ],
     *[
-        Cell("websockets", "flag", THEN[then][0], target="lb1", config=THEN[then][1], variant=f"then-{then}")
+        Cell(
+            "websockets",
+            "flag",
+            "done",
+            target="lb1",
+            config=THEN[then][1],
+            variant=f"then-{then}",
+            all_end_with="closed as agreed" if then == "wait" else "",
+        )
         for then in ("wait", "force")
     ],
     Cell("last-server", "before", "refused", target="lb1"),

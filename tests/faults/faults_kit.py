@@ -78,6 +78,7 @@ class Cell:
     config: Mapping[str, str] = field(default_factory=dict)
     release: Mapping[str, Any] = field(default_factory=dict)
     variant: str = ""
+    all_end_with: str = ""  # how each long request or WebSocket of the fault ends
     ssh: bool = False
 
     @property
@@ -169,6 +170,8 @@ def play(ground: Ground, cell: Cell) -> Result:
             for timer in timers:
                 timer.join()
         _check_how_it_ended(ended, cell)
+        if cell.all_end_with:
+            _check_the_long_ones(it, cell)
         known.mend(it)
         state = _way_out(it, config, cell, ended)
         wait_up(it)
@@ -239,6 +242,14 @@ def _arm(it: Lab, cell: Cell, heard: Heard, timers: list[threading.Timer]) -> No
 
 
 # ---------------------------------------------------------------- what must be so
+
+
+def _check_the_long_ones(it: Lab, cell: Cell) -> None:
+    """Those that the fault itself sent, and that were to be waited for, came to their own end."""
+    [told] = until("the long ones are over", lambda: list((it.folder / "faults").glob("*.said")), limit_s=45)
+    ends = told.read_text().splitlines()
+    assert ends == [cell.all_end_with] * len(ends)
+    assert len(ends) >= len(it.settings.node_names)
 
 
 def _check_how_it_ended(ended: Ended, cell: Cell) -> None:

@@ -4,8 +4,8 @@ A process that stands in for something that went wrong, in the background until 
     python -m drainctl.lab.faults.stand_in PIDFILE mute unix:PATH        accepts, and never answers
                                                    full HOST PORT        does not even accept
                                                    late HOST PORT TO S   passes on to port TO, S seconds late
-                                                   get HOST PORT S       a request that takes S seconds
-                                                   ws HOST PORT S        a WebSocket that lives S seconds
+                                                   get HOST PORT S N     N requests that take S seconds
+                                                   ws HOST PORT S N      N WebSockets that live S seconds
 
 It returns when it is ready and goes on as a daemon. PIDFILE gets its pid and start time; `get` and `ws`
 write what became of them beside it, as PIDFILE's name with .said.
@@ -131,43 +131,43 @@ def _listener(host: str, port: str, backlog: int) -> socket.socket:
 # ---------------------------------------------------------------- clients
 
 
-def get(pidfile: str, host: str, port: str, seconds: str) -> GoOn:
-    """The request is sent before this returns."""
+def get(pidfile: str, host: str, port: str, seconds: str, count: str) -> GoOn:
+    """The requests are sent before this returns."""
     import http.client
 
-    link = http.client.HTTPConnection(host, int(port), timeout=LONGEST_S)
-    link.request("GET", f"/slow?s={seconds}", headers={"Connection": "close"})
+    links = [http.client.HTTPConnection(host, int(port), timeout=LONGEST_S) for _ in range(int(count))]
+    for link in links:
+        link.request("GET", f"/slow?s={seconds}", headers={"Connection": "close"})
 
-    def wait() -> None:
-        began = time.monotonic()
+    def answer(link: http.client.HTTPConnection) -> str:
         try:
-            answer = link.getresponse()
-            whole = answer.read().endswith(b", slowly\n")
-            told = f"{answer.status}{'' if whole else ', cut short'}"
+            answered = link.getresponse()
+            whole = answered.read().endswith(b", slowly\n")
+            return f"{answered.status}{'' if whole else ', cut short'}"
         except (OSError, http.client.HTTPException) as error:
-            told = f"lost: {error!r}"
-        _say(pidfile, f"{told} after {time.monotonic() - began:.1f} s")
+            return f"lost: {error!r}"
 
-    return wait
+    return lambda: _say(pidfile, [answer(link) for link in links])
 
 
-def ws(pidfile: str, host: str, port: str, seconds: str) -> GoOn:
-    """It is opened soon after this returns."""
+def ws(pidfile: str, host: str, port: str, seconds: str, count: str) -> GoOn:
+    """They are opened soon after this returns."""
     from drainctl.lab.websocket import talk
 
-    def converse() -> None:
-        began = time.monotonic()
-        end = asyncio.run(talk(host, int(port), float(seconds), 15.0))
-        told = "closed as agreed" if end.answer and end.answer.status == 101 else f"lost: {end.bin} {end.why}"
-        _say(pidfile, f"{told} after {time.monotonic() - began:.1f} s")
+    async def converse() -> str:
+        end = await talk(host, int(port), float(seconds), 15.0)
+        return "closed as agreed" if end.answer and end.answer.status == 101 else f"lost: {end.bin} {end.why}"
 
-    return converse
+    async def all_of_them() -> list[str]:
+        return await asyncio.gather(*(converse() for _ in range(int(count))))
+
+    return lambda: _say(pidfile, asyncio.run(all_of_them()))
 
 
-def _say(pidfile: str, text: str) -> None:
+def _say(pidfile: str, ends: list[str]) -> None:
     path = Path(pidfile).with_suffix(".said")
     written = path.with_suffix(".new")
-    written.write_text(text + "\n")
+    written.write_text("".join(f"{end}\n" for end in ends))
     written.rename(path)
 
 

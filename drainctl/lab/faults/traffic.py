@@ -1,4 +1,4 @@
-"""Users who make a drain hard: a request and a WebSocket that outlast it."""
+"""Users who make a drain hard: requests and WebSockets that outlast it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from drainctl.lab.cluster import Lab
 from drainctl.lab.faults.door import Fault, dismiss, said, stand_in
 
 LONG_S = "30"
+EACH = 6  # requests per node: where they go is the balancer's choice, and each node is to have some
 
 
 def _asked(kind: str) -> Callable[[Lab, str], str]:
-    """One to each node, through this balancer."""
+    """Some to each node, through this balancer."""
 
     def begin(lab: Lab, name: str) -> str:
-        for number in range(lab.settings.nodes):
-            said(lab, f"{kind}-{name}-{number}").unlink(missing_ok=True)
-            stand_in(lab, f"{kind}-{name}-{number}", kind, lab.settings.host(name), "8080", LONG_S)
-        return f"for {LONG_S} s; what becomes of them: {lab.folder}/faults/*.said"
+        told = said(lab, f"{kind}-{name}")
+        told.unlink(missing_ok=True)
+        count = str(EACH * lab.settings.nodes)
+        stand_in(lab, f"{kind}-{name}", kind, lab.settings.host(name), "8080", LONG_S, count)
+        return f"{count} for {LONG_S} s; what becomes of them: {told}"
 
     return begin
 
 
 def _ended(kind: str) -> Callable[[Lab, str], None]:
     def end(lab: Lab, name: str) -> None:
-        for number in range(lab.settings.nodes):
-            dismiss(lab, f"{kind}-{name}-{number}")
+        dismiss(lab, f"{kind}-{name}")
+        said(lab, f"{kind}-{name}").unlink(missing_ok=True)
 
     return end
 
@@ -63,7 +65,7 @@ def all_up(lab: Lab, name: str) -> None:
 
 
 FAULTS = (
-    Fault("long-requests", "traffic", "a request of 30 s to each node", _asked("get"), _ended("get")),
-    Fault("websockets", "traffic", "a WebSocket of 30 s to each node", _asked("ws"), _ended("ws")),
+    Fault("long-requests", "traffic", "requests of 30 s to each node", _asked("get"), _ended("get")),
+    Fault("websockets", "traffic", "WebSockets of 30 s to each node", _asked("ws"), _ended("ws")),
     Fault("last-server", "traffic", "every node but the first is out, by hand", last_up, all_up),
 )
