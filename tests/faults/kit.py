@@ -7,9 +7,11 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +24,7 @@ from drainctl.lab import ready
 from drainctl.lab.cluster import Lab
 from drainctl.lab.load import Load
 from drainctl.lab.report import Report
+from tests.conftest import need
 
 DYING = Path(__file__).with_name("dying_drainctl.py")
 SLOW = float(os.environ.get("DRAINCTL_TEST_SLOW", "1"))
@@ -279,6 +282,19 @@ def _version(host: str) -> str:
 def _master(lab: Lab, name: str) -> int:
     master = lab.node(name)[0].master()
     return master.pid if master else 0
+
+
+@contextmanager
+def short_ground(base: str) -> Iterator[Ground]:
+    """`ground` in a folder of its own, short enough for its sockets."""
+    for program in ("haproxy", "nginx", "ss"):
+        need(program)
+    folder = Path(tempfile.mkdtemp(prefix="dl-"))
+    try:
+        with ground(folder, base) as it:
+            yield it
+    finally:
+        shutil.rmtree(folder)
 
 
 @contextmanager

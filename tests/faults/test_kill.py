@@ -8,15 +8,12 @@ a journey that has another act than these fails the first test.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from drainctl.errors import Exit
-from tests.conftest import need, until
+from tests.conftest import until
 from tests.faults import kit
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
@@ -40,14 +37,8 @@ def named(moments):
 
 @pytest.fixture(scope="module")
 def ground():
-    for program in ("haproxy", "nginx", "ss"):
-        need(program)
-    folder = Path(tempfile.mkdtemp(prefix="dl-"))
-    try:
-        with kit.ground(folder, "127.0.51") as it:
-            yield it
-    finally:
-        shutil.rmtree(folder)
+    with kit.short_ground("127.0.51") as it:
+        yield it
 
 
 @pytest.fixture(autouse=True)

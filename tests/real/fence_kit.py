@@ -15,6 +15,7 @@ from drainctl.lab.cluster import Lab
 from drainctl.node import fence
 from drainctl.wire import Wired
 from tests.conftest import SLOW
+from tests.real.rollout_kit import running
 
 LEASE_S = 2.0
 
@@ -86,6 +87,15 @@ def popen(
         text=True,
         env={**os.environ, "TMPDIR": str(lab.folder), **(env or {})},
     )
+
+
+@contextmanager
+def three_nodes(base: str) -> Iterator[Lab]:
+    """A lab whose watch is short, so that a rollout is soon over."""
+    with running(base, nodes=3, inter="300ms") as lab:
+        text = lab.config.read_text()
+        lab.config.write_text(text.replace("for: 1s", "for: 200ms"))
+        yield lab
 
 
 @contextmanager

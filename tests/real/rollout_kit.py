@@ -59,8 +59,15 @@ def running(base: str, **settings: Any) -> Iterator[Lab]:
         need("haproxy")
     for program in ("nginx", "ss", *(["sshd", "ssh-keygen"] if settings.get("ssh") else [])):
         need(program)
+    with up(lambda folder: Lab(folder, base=base, **settings)) as lab:
+        yield lab
+
+
+@contextmanager
+def up(make: Callable[[Path], Any]) -> Iterator[Any]:
+    """The lab that `make` makes in a short folder of its own; down afterwards in any case."""
     folder = Path(tempfile.mkdtemp(prefix="dl-"))
-    lab = Lab(folder, base=base, **settings)
+    lab = make(folder)
     try:
         lab.up()
         yield lab

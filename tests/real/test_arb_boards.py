@@ -159,7 +159,7 @@ def _probe_until_killed(address, told):
 
 def test_a_dead_machine_is_paid_for_by_one_machine_only(tmp_path, address, until):
     policy = Policy(probe_path="/health", hold_s=30)
-    with Stores(tmp_path, "127.0.83") as stores:
+    with Stores(tmp_path, "127.0.110") as stores:
         shards = stores.shards
         with (
             ReplicaSession(shards, address, policy, probe=False) as here,

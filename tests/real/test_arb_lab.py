@@ -20,7 +20,7 @@ from drainctl.lab.commands import lab as command
 
 pytestmark = pytest.mark.real
 
-BASE = "127.0.82"
+BASE = "127.0.106"
 
 
 @pytest.fixture

@@ -8,14 +8,11 @@ With DRAINCTL_SOAK=1 the long queries take 20 s, and more kinds of bad releases 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import requests
@@ -46,14 +43,8 @@ if SOAK:
 @pytest.fixture
 def lab(monkeypatch):
     monkeypatch.setattr(rollout_kit, "CLI_LIMIT_S", 60.0 + 8 * LONG_S)
-    folder = Path(tempfile.mkdtemp(prefix="da-"))
-    lab = ArbLab(folder, base="127.0.84")
-    try:
-        lab.up()
+    with rollout_kit.up(lambda folder: ArbLab(folder, base="127.0.107")) as lab:
         yield lab
-    finally:
-        lab.down()
-        shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from drainctl.node.fence import Fence, Says
 from tests.conftest import SLOW
 from tests.real import fence_kit
 from tests.real.node_kit import LIMIT_S, a_shop, a_transport  # noqa: F401 - fixtures
-from tests.real.rollout_kit import current, flags, running, wait_up
+from tests.real.rollout_kit import current, flags, wait_up
 
 pytestmark = pytest.mark.real
 
@@ -250,9 +250,7 @@ def test_a_node_that_is_busy_says_with_what(shop, until):
 
 @pytest.fixture(scope="module", name="lab")
 def a_lab():
-    with running("127.0.91", nodes=3, inter="300ms") as lab:
-        text = lab.config.read_text()
-        lab.config.write_text(text.replace("for: 1s", "for: 200ms"))
+    with fence_kit.three_nodes("127.0.91") as lab:
         yield lab
 
 

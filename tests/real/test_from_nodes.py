@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import SLOW, need, until
+from tests.conftest import SLOW, until
 from tests.faults import kit
 from tests.real import fence_kit
 
@@ -19,14 +16,8 @@ pytestmark = pytest.mark.real
 @pytest.fixture(scope="module")
 def ground():
     """A lab under load: no request of the whole module may fail."""
-    for program in ("haproxy", "nginx", "ss"):
-        need(program)
-    folder = Path(tempfile.mkdtemp(prefix="dl-"))
-    try:
-        with kit.ground(folder, "127.0.92") as it:
-            yield it
-    finally:
-        shutil.rmtree(folder)
+    with kit.short_ground("127.0.92") as it:
+        yield it
 
 
 def lose_the_journal(ground: kit.Ground) -> None:

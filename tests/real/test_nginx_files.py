@@ -20,7 +20,7 @@ from tests.real import nginx_kit
 from tests.real.sshd_kit import free_port
 
 pytestmark = pytest.mark.real
-HOST = "127.0.82.2"
+HOST = "127.0.109.2"
 
 
 @pytest.fixture(name="which", params=["system", "wheel"])

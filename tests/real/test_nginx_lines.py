@@ -25,7 +25,7 @@ from tests.real import nginx_kit
 from tests.real.sshd_kit import free_port
 
 pytestmark = pytest.mark.real
-HOST = "127.0.82.1"
+HOST = "127.0.109.1"
 NOBODY = 65534
 
 

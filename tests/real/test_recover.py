@@ -13,22 +13,20 @@ import pytest
 from drainctl.lab.load import Load
 from tests.conftest import SLOW
 from tests.real import fence_kit, store_kit
-from tests.real.rollout_kit import current, flags, running, wait_up
+from tests.real.rollout_kit import current, flags, wait_up
 
 pytestmark = pytest.mark.real
 
 
 @pytest.fixture(scope="module", name="lab")
 def a_lab():
-    with running("127.0.91", nodes=3, inter="300ms") as lab:
-        text = lab.config.read_text()
-        lab.config.write_text(text.replace("for: 1s", "for: 200ms"))
+    with fence_kit.three_nodes("127.0.108") as lab:
         yield lab
 
 
 @pytest.fixture(scope="module", name="server")
 def a_server():
-    with store_kit.postgres("127.0.91.200") as server:
+    with store_kit.postgres("127.0.108.200") as server:
         yield server
 
 

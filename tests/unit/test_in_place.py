@@ -11,7 +11,7 @@ from drainctl.model import Health, Nginx, Node, NodeLook, Reload, Said, Service,
 from drainctl.nginx import upstream
 from drainctl.node import ask, gunicorn, sockets
 from drainctl.steps import Holds, Job, Never, NotYet, Seen
-from drainctl.strategies import backup, port_flip, reload, socket_flip
+from drainctl.strategies import backup, beside, port_flip, reload, socket_flip
 
 SERVICE = Service(start="start {port}", stop="stop {port}", ports=(8000, 8001), address="127.0.0.1")
 NGINX = Nginx(
@@ -112,7 +112,7 @@ def answer(version, status=200):
 
 def inspected(text, *, first="v1", second="", listeners=""):
     """What port-flip's question prints: two processes asked, the generation, and nginx."""
-    asked = "".join(answer(version, 200 if version else 0) + port_flip.NEXT for version in (first, second))
+    asked = "".join(answer(version, 200 if version else 0) + beside.NEXT for version in (first, second))
     rows = "".join(f"listen LISTEN 0 128 {row}\n" for row in listeners.splitlines())
     return f"{asked}v1:8000\n{ask.MARK} 200 0.001\n{told(text, f'ports seen{chr(10)}{rows}')}"
 
