@@ -250,6 +250,8 @@ class Step:
     stays_out: once this step is seen the node must stay out of rotation (True), or from its act on it may
     come back (False).
     on_limit / on_never: what follows when waiting ended badly.
+    expected_s: how long it takes as far as drainctl.yml tells, None: not at all. by_key: the key that tells,
+    in words; with `exact` it is so whatever earlier rollouts took.
     """
 
     name: str
@@ -272,6 +274,8 @@ class Step:
     on_limit: Do = Do.UNDO
     on_never: Do = Do.UNDO
     expected_s: float | None = 0.0
+    by_key: str = ""
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)

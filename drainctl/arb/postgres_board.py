@@ -23,6 +23,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from drainctl.arb.board import Down, Marks, rows_of
 from drainctl.arb.shared_board import EVERY_S, FIRST_S, LIMIT_S, Change, SharedBoard
+from drainctl.psycopg_limit import within
 
 TABLE = """
 CREATE TABLE drainctl_arb_board (name text PRIMARY KEY, marks text NOT NULL);
@@ -131,27 +132,12 @@ class PostgresShelf:
 
 
 class _Limited(psycopg.Connection[tuple[Any, ...]]):
-    """
-    A connection that waits LIMIT_S for an answer: a server that is frozen will not keep its own promise of a
-    statement_timeout.
-    """
+    """A connection that waits LIMIT_S for an answer."""
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **more: Any) -> T:
         """As psycopg's own. Raises: TimeoutError."""
-        return super().wait(_within(gen, time.monotonic() + LIMIT_S), *args, **more)
-
-
-def _within(gen: Generator[Any, Any, T], deadline: float) -> Generator[Any, Any, T]:
-    # psycopg resumes a generator that waits for its socket every 0.1 s, saying that nothing is ready.
-    try:
-        awaited = next(gen)
-        while True:
-            ready = yield awaited
-            if not ready and time.monotonic() > deadline:
-                raise TimeoutError(f"PostgreSQL gave no answer for {LIMIT_S:g} s")
-            awaited = gen.send(ready)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
+        why = f"PostgreSQL gave no answer for {LIMIT_S:g} s"
+        return super().wait(within(gen, time.monotonic() + LIMIT_S, why), *args, **more)
 
 
 def split(url: str) -> tuple[str, str]:

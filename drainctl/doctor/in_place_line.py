@@ -10,12 +10,11 @@ from __future__ import annotations
 import base64
 import re
 import zlib
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from shlex import quote
 
-from drainctl.doctor.node_line import program_of
+from drainctl.doctor.node_line import program_of, words_after
 from drainctl.doctor.picture import Command, Gunicorn, InPlace
 from drainctl.errors import ConfigError
 
@@ -70,13 +69,7 @@ def parse(out: str, asked: InPlaceAsked) -> tuple[InPlace, str]:
 
     Raises: ValueError where it is not that line's answer.
     """
-    _, found, rest = out.partition(f"{MARK}\n")
-    if not found:
-        raise ValueError("it did not answer as /bin/sh would")
-    said: defaultdict[str, list[str]] = defaultdict(list)
-    for text in rest.splitlines():
-        word, _, value = text.partition(" ")
-        said[word].append(value)
+    said = words_after(out, MARK)
     facts = InPlace(
         folder=said["folder"][0] if said["folder"] else None,
         commands=tuple(_command(key, text, said) for key, text in asked.commands.items()),

@@ -92,19 +92,25 @@ def _sudo(words: list[str]) -> tuple[list[str], list[str]]:
     return options, words
 
 
-def parse(out: str, asked_s: float = 0.0, answered_s: float = 0.0) -> NodeFacts:
-    """
-    What the line printed; what came before it (a login's greeting) does not matter.
-
-    Raises: ValueError where it is not that line's answer.
-    """
-    _, found, rest = out.partition("drainctl-doctor\n")
+def words_after(out: str, mark: str) -> defaultdict[str, list[str]]:
+    """What a line of doctor's printed after its mark: by each line's first word, the rest of those lines."""
+    _, found, rest = out.partition(f"{mark}\n")
     if not found:
         raise ValueError("it did not answer as /bin/sh would")
     said: defaultdict[str, list[str]] = defaultdict(list)
     for text in rest.splitlines():
         word, _, value = text.partition(" ")
         said[word].append(value)
+    return said
+
+
+def parse(out: str, asked_s: float = 0.0, answered_s: float = 0.0) -> NodeFacts:
+    """
+    What the line printed; what came before it (a login's greeting) does not matter.
+
+    Raises: ValueError where it is not that line's answer.
+    """
+    said = words_after(out, "drainctl-doctor")
 
     def yes(word: str) -> bool | None:
         return said[word][0] == "yes" if said[word] else None

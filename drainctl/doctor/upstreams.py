@@ -6,13 +6,11 @@ from collections.abc import Iterator
 
 from drainctl.doctor.finding import Finding, Severity
 from drainctl.doctor.flips import KEEPS_APP
-from drainctl.doctor.in_place import BESIDE, asked, closed, filled, going, nginx_of, slowest_s
+from drainctl.doctor.in_place import BESIDE, asked, closed, going, nginx_of, slowest_s
 from drainctl.doctor.picture import InPlace, Picture
-from drainctl.model import Node
 from drainctl.nginx.settings import Member, Settings
 from drainctl.report.text import one_line, seconds
-from drainctl.strategies import beside, hidden
-from drainctl.strategies.port_flip import NEXT
+from drainctl.strategies import backup, beside, hidden
 
 BACKUP = "backup"
 SHORT_S = 10.0  # a read limit below this is no limit for slow pages but one that fails them
@@ -124,7 +122,8 @@ def marks_failed(picture: Picture) -> Iterator[Finding]:
 def no_backup(picture: Picture) -> Iterator[Finding]:
     """The upstream is not the pair that is restarted in turn."""
     for name, _, conf, _ in _backups(picture):
-        first, *more = wanted = _pair(picture, picture.cluster.node(name))
+        pair = backup.pair(picture.cluster, picture.cluster.node(name), None)
+        first, *more = wanted = [one.address for one in pair]
         named = {_short(one.address): one for one in conf.servers if not one.down}
         lacking = [one for one in wanted if _short(one) not in named]
         if lacking:
@@ -136,14 +135,6 @@ def no_backup(picture: Picture) -> Iterator[Finding]:
             seen = f"servers of {conf.at}: {told}; drainctl.yml has {', '.join(wanted)}"
             change = f"`backup` on the server {more[-1] if more else first}, and on no other"
             yield Finding("no-backup-server", Severity.ADVICE, name, seen, change)
-
-
-def _pair(picture: Picture, node: Node) -> list[str]:
-    """What service.sockets or service.ports say, as nginx writes it."""
-    service = picture.cluster.service
-    host = filled(picture.cluster, node, service.address)
-    found = [f"unix:{filled(picture.cluster, node, path)}" for path in service.sockets]
-    return found or [f"{host}:{port}" for port in service.ports]
 
 
 def _short(address: str) -> str:
@@ -174,10 +165,11 @@ def _clients(picture: Picture) -> str:
 def not_hidden(picture: Picture) -> Iterator[Finding]:
     """A socket that cannot be taken out of nginx's sight."""
     for node, said in asked(picture, BACKUP):
-        for address, out in zip(_pair(picture, node), said.out.split(NEXT), strict=False):
+        pair = backup.pair(picture.cluster, node, None)
+        for one, out in zip(pair, said.out.split(beside.NEXT), strict=False):
             if said.code or not picture.cluster.service.sockets:
                 continue
-            why = hidden.why_not(beside.at_socket(address.removeprefix("unix:"), None), out)
+            why = hidden.why_not(one, out)
             if why:
-                change = f"a socket at {address.removeprefix('unix:')}, in a folder of drainctl's user"
+                change = f"a socket at {one.path}, in a folder of drainctl's user"
                 yield Finding("socket-not-hideable", closed(node, BACKUP), node.name, why, change)

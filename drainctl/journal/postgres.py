@@ -32,6 +32,7 @@ from drainctl.journal import shared
 from drainctl.journal.door import Holder, Lease
 from drainctl.journal.events import Event
 from drainctl.journal.lease import gone
+from drainctl.psycopg_limit import within
 
 T = TypeVar("T")
 
@@ -342,19 +343,7 @@ class _Limited(psycopg.Connection[tuple[Any, ...]]):
     deadline = math.inf
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **more: Any) -> T:
-        return super().wait(self._limited(gen), *args, **more)
-
-    def _limited(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
-        # psycopg resumes a generator that waits for its socket every 0.1 s, saying that nothing is ready.
-        try:
-            awaited = next(gen)
-            while True:
-                ready = yield awaited
-                if not ready and time.monotonic() > self.deadline:
-                    raise TimeoutError
-                awaited = gen.send(ready)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+        return super().wait(within(gen, self.deadline), *args, **more)
 
 
 def _parsed(url: str) -> tuple[int, str]:

@@ -13,8 +13,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from enum import IntEnum
-from shlex import quote
 from typing import NamedTuple
+
+from drainctl.node.shell import after, line
 
 TEXT_MAX = 32768  # bytes of an upstream file: a transport keeps the last 64 kB of what a line prints
 
@@ -71,7 +72,7 @@ def inspect(file: str, pid_file: str, ports: Collection[int]) -> str:
     A stopped nginx and a missing file are no failures. Fails with Says.NO_FOLDER, Says.UNREADABLE.
     """
     among = " or ".join(f"sport = :{port}" for port in ports)
-    return _line(_INSPECT, file=file, pid_file=pid_file, before="", ports=among)
+    return line(_INSPECT, file=file, pid_file=pid_file, before="", ports=among)
 
 
 def parse_inspect(out: str, address: str | None = None) -> NginxLook:
@@ -79,7 +80,7 @@ def parse_inspect(out: str, address: str | None = None) -> NginxLook:
     What `inspect` printed; lines before it do not matter. With `address`, an IP address, listeners on other
     addresses of the node are left out.
     """
-    head, found, text = _after(out, "drainctl-nginx").partition("file\n")
+    head, found, text = after(out, "drainctl-nginx").partition("file\n")
     master, trouble = None, None
     listeners: dict[int, str] = {}
     for word, rest in _words(head):
@@ -103,7 +104,7 @@ def put(file: str, text: str, test: str) -> str:
     put back (removed where there was none): Says.TEST_FAILED, with the test's words on stderr. A link is
     followed; mode and owner are kept as far as this user may. Fails with Says.NO_FOLDER too.
     """
-    return _line(_PUT, file=file, text=text, test=test)
+    return line(_PUT, file=file, text=text, test=test)
 
 
 def reload(pid_file: str, command: str) -> str:
@@ -112,7 +113,7 @@ def reload(pid_file: str, command: str) -> str:
     Fails with Says.NO_NGINX, Says.NO_WORKERS (the command was not run) or Says.RELOAD_FAILED. Success says
     that the command succeeded, not that nginx took anything up.
     """
-    return _line(_RELOAD, pid_file=pid_file, before="", command=command)
+    return line(_RELOAD, pid_file=pid_file, before="", command=command)
 
 
 def parse_before(out: str) -> tuple[str, ...]:
@@ -126,12 +127,12 @@ def workers(pid_file: str, before: Collection[str] = ()) -> str:
     Prints nginx's workers for `parse_workers`; also those of `before` that live on under another parent
     (an nginx that was replaced whole). Fails with Says.NO_NGINX, Says.NO_WORKERS.
     """
-    return _line(_WORKERS, pid_file=pid_file, before=" ".join(before))
+    return line(_WORKERS, pid_file=pid_file, before=" ".join(before))
 
 
 def parse_workers(out: str) -> tuple[Worker, ...]:
     """The workers that `workers` printed, those that serve and those that are stopping."""
-    return _workers(_after(out, "drainctl-workers"))
+    return _workers(after(out, "drainctl-workers"))
 
 
 def replaced(before: Collection[str], now: Sequence[Worker]) -> bool:
@@ -146,11 +147,6 @@ def replaced(before: Collection[str], now: Sequence[Worker]) -> bool:
 def stopping(now: Sequence[Worker]) -> tuple[Worker, ...]:
     """The workers that still end their connections, oldest first."""
     return tuple(sorted((one for one in now if one.stopping), key=lambda one: one.started))
-
-
-def _after(out: str, mark: str) -> str:
-    before, found, rest = out.partition(mark + "\n")
-    return rest if found else before
 
 
 def _words(text: str) -> list[tuple[str, str]]:
@@ -192,11 +188,6 @@ def _listener(row: str, address: str | None) -> tuple[int, str] | None:
         names.setdefault(name, []).append(pid)
     who = ", ".join(f"{name} (pid {' '.join(sorted(set(pids), key=int))})" for name, pids in names.items())
     return int(port), f"{who or 'a process that this user cannot see'} on {host}"
-
-
-def _line(body: str, **values: str) -> str:
-    given = "".join(f"{name}={quote(value)}\n" for name, value in values.items())
-    return f"LC_ALL=C; export LC_ALL; umask 022\n{given}{body}"
 
 
 # Only the shell's own means: no process is started to look at processes, except for the connections of old

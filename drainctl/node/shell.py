@@ -38,12 +38,12 @@ class Says(IntEnum):
 
 def disk(root: str | None, flag: str | None) -> str:
     """Answers what `parse_disk` reads. Without a root or a flag, that part is left out."""
-    return _line(_DISK, root=root or "", flag=flag or "")
+    return line(_DISK, root=root or "", flag=flag or "")
 
 
 def parse_disk(out: str) -> Disk:
     """What `disk` printed; lines before it (a login's greeting) do not matter."""
-    head, found, flag = _after(out, "drainctl-disk").partition("flag\n")
+    head, found, flag = after(out, "drainctl-disk").partition("flag\n")
     current, releases = None, []
     blocked = "blocked" in head.splitlines()
     for line in head.splitlines():
@@ -63,12 +63,12 @@ def set_flag(path: str, text: str) -> str:
     Writes the flag atomically. Refuses with Says.HELD, printing the flag that is there, unless its first
     line is a JSON object whose "rollout" is that of `text`: an operator's `touch` is not ours to take.
     """
-    return _line(_SET_FLAG, flag=path, text=text, rollout=holder(text) or "")
+    return line(_SET_FLAG, flag=path, text=text, rollout=holder(text) or "")
 
 
 def clear_flag(path: str, rollout: str, *, steal: bool = False) -> str:
     """Removes our own flag, or with `steal` any; a flag that is not there is fine. Refuses with Says.HELD."""
-    return _line(_CLEAR_FLAG, flag=path, rollout=rollout, steal="yes" if steal else "")
+    return line(_CLEAR_FLAG, flag=path, rollout=rollout, steal="yes" if steal else "")
 
 
 def holder(text: str) -> str | None:
@@ -83,7 +83,7 @@ def holder(text: str) -> str | None:
 
 def switch(root: str, id_: str) -> str:
     """Points `current` at a release by rename, and prints where it points."""
-    return _line(_SWITCH, root=root, id=id_)
+    return line(_SWITCH, root=root, id=id_)
 
 
 def receive(root: str, id_: str, sha256: str, shared: Collection[str] = ()) -> str:
@@ -106,7 +106,7 @@ def prune(root: str, keep: int, protect: Collection[str] = ()) -> str:
     Deletes the oldest releases beyond `keep`: never the live one, the one before it, or a protected one.
     Prints "deleted <id>" for each.
     """
-    return _line(_PRUNE, root=root, keep=str(keep), protect=" ".join(protect))
+    return line(_PRUNE, root=root, keep=str(keep), protect=" ".join(protect))
 
 
 def parse_pruned(out: str) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ def active_requests(port: int, address: str | None = None) -> str:
     `address` narrows it to one of the node's own addresses.
     """
     mine = f" and src {f'[{address}]' if ':' in address else address}" if address else ""
-    return _line(_ACTIVE, filter=f"sport = :{port}{mine}")
+    return line(_ACTIVE, filter=f"sport = :{port}{mine}")
 
 
 def parse_active(out: str) -> int:
@@ -128,19 +128,21 @@ def parse_active(out: str) -> int:
     return int(out.strip().rpartition("\n")[2])
 
 
-def _after(out: str, mark: str) -> str:
+def after(out: str, mark: str) -> str:
+    """What follows the line `mark`; all of it where that is not there."""
     before, found, rest = out.partition(mark + "\n")
     return rest if found else before
 
 
-def _line(body: str, **values: str) -> str:
+def line(body: str, **values: str) -> str:
+    """A command line: each value as a shell variable, quoted, then the body."""
     given = "".join(f"{name}={quote(value)}\n" for name, value in values.items())
     return f"LC_ALL=C; export LC_ALL; umask 022\n{given}{body}"
 
 
 def _stage(bring: str, root: str, id_: str, sha256: str, shared: Collection[str], **more: str) -> str:
     values = {"root": root, "id": id_, "sha256": sha256, "shared": "\n".join(shared), **more}
-    return _line(f"{_STAGE_BEGIN}{bring}\n{_STAGE_END}", **values)
+    return line(f"{_STAGE_BEGIN}{bring}\n{_STAGE_END}", **values)
 
 
 # Oldest first, by when drainctl finished it (a release of another tool: by its folder's time), one path a

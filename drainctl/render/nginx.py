@@ -17,6 +17,7 @@ from drainctl.config.placeholders import fill, values_of
 from drainctl.errors import ConfigError
 from drainctl.model import Checks, Cluster, FlagFile, Node
 from drainctl.nginx import upstream
+from drainctl.strategies import backup, beside
 
 Protocol = Literal["proxy", "fastcgi", "uwsgi"]
 
@@ -90,7 +91,7 @@ def render_upstream(cluster: Cluster, node: Node) -> str:
     """
     if "port-flip" not in node.strategy or cluster.nginx is None:
         raise ConfigError(f"{node.name} does not go by port-flip, so it has no upstream file")
-    first, second = (f"{_address(cluster, node)}:{port}" for port in cluster.service.ports)
+    first, second = (_at(cluster, node, port) for port in cluster.service.ports)
     servers = [upstream.Server(first, "live"), upstream.Server(second, "down")]
     return upstream.render(
         cluster.nginx.upstream,
@@ -117,7 +118,7 @@ def _values(cluster: Cluster, node: Node, wish: Wish) -> Mapping[str, object]:
         "protocol": wish.protocol,
         "target": f"http://{name}" if wish.protocol == "proxy" else name,
         "params": _params(wish.protocol, None),
-        "server": wish.app or f"{_address(cluster, node)}:{(cluster.service.ports or (PORT,))[0]}",
+        "server": wish.app or _at(cluster, node, (cluster.service.ports or (PORT,))[0]),
         "servers": pair(cluster, node),
         "hidden": bool(cluster.service.sockets),
         "current": fill(cluster.socket.current, known) if cluster.socket else None,
@@ -157,15 +158,12 @@ def header_limit_ms(cluster: Cluster) -> int:
 
 def pair(cluster: Cluster, node: Node) -> list[str]:
     """The addresses of backup's two servers, as nginx writes them: the live one, then the backup."""
-    known, service = values_of(cluster, node, None), cluster.service
-    if service.sockets:
-        return [f"unix:{fill(path, known)}" for path in service.sockets]
-    return [f"{_address(cluster, node)}:{port}" for port in service.ports]
+    two = cluster.service.sockets or cluster.service.ports
+    return [one.address for one in backup.pair(cluster, node, None)] if two else []
 
 
-def _address(cluster: Cluster, node: Node) -> str:
-    host = fill(cluster.service.address, values_of(cluster, node, None))
-    return f"[{host}]" if ":" in host else host
+def _at(cluster: Cluster, node: Node, port: int) -> str:
+    return beside.at_port(cluster, node, port, None).address
 
 
 def _urls(cluster: Cluster, node: Node) -> dict[str, SplitResult]:

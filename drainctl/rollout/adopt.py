@@ -26,10 +26,7 @@ def adoptions(cluster: Cluster, plan: Plan, seen: Survey) -> Mapping[str, str]:
             continue
         for step in plan.steps(cluster, name):
             if isinstance(step.act, WriteUpstream):
-                servers = [upstream.Server(address, state) for address, state in step.act.servers]
-                new = upstream.render(
-                    cluster.nginx.upstream, servers, step.act.generation, template=cluster.nginx.template
-                )
+                new = port_flip.upstream_text(cluster.nginx, step.act)
                 found[name] = upstream.diff(old or "", new, file)
     return found
 

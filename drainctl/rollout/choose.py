@@ -75,7 +75,9 @@ def make_plan(
 
 def with_ways(cluster: Cluster, plan: Plan, seen: Survey) -> Plan:
     """The plan, with the way that each node goes by what is seen."""
-    return replace(plan, ways={name: _way(cluster, plan, name, seen) for name in plan.order})
+    return replace(
+        plan, ways={name: _way(cluster, plan, name, wave, seen) for wave in plan.waves for name in wave}
+    )
 
 
 def _live(cluster: Cluster, name: str, look: NodeLook) -> dict[str, str]:
@@ -85,9 +87,8 @@ def _live(cluster: Cluster, name: str, look: NodeLook) -> dict[str, str]:
     return {each: what for each, what in found.items() if what is not None}
 
 
-def _way(cluster: Cluster, plan: Plan, name: str, survey: Survey) -> Way:
+def _way(cluster: Cluster, plan: Plan, name: str, wave: Sequence[str], survey: Survey) -> Way:
     """Chosen as if all others of its wave were out at the same time."""
-    wave = next(wave for wave in plan.waves if name in wave)
     seen = see_now(cluster, plan.places, name, survey, also_out=frozenset(wave) - {name})
     return choose_way(cluster, name, jobs_of(cluster, plan, name), seen)
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from drainctl.journal.events import Event
 from drainctl.model import Cluster
 from drainctl.rollout.plan import Plan
+from drainctl.steps import Step
+from drainctl.strategies import common
 
 LAST = 5
 STAGE_AT_ONCE = 4  # as drainctl.rollout.roll
@@ -85,7 +87,7 @@ def estimate(cluster: Cluster, plan: Plan, past: Sequence[Sequence[Event]]) -> E
     rollouts = f"the last {len(past)} rollouts" if len(past) > 1 else "the last rollout"
     stage = None
     if plan.release and plan.release.to_stage:
-        stage = _step("stage", None, taken.get(("", "stage")), rollouts)
+        stage = _step(common.stage(cluster, plan.release.id), taken.get(("", "stage")), rollouts)
         if stage.seconds is not None:
             rounds = -(-len(plan.order) // STAGE_AT_ONCE)
             stage = StepTime("stage", stage.seconds * rounds, f"{stage.how}, {STAGE_AT_ONCE} nodes at once")
@@ -94,8 +96,7 @@ def estimate(cluster: Cluster, plan: Plan, past: Sequence[Sequence[Event]]) -> E
         strategy = plan.ways[name].strategy
         if strategy is not None and strategy not in ways:
             told = [
-                _step(step.name, step.expected_s, taken.get((strategy, step.name)), rollouts)
-                for step in plan.steps(cluster, name)
+                _step(step, taken.get((strategy, step.name)), rollouts) for step in plan.steps(cluster, name)
             ]
             ways[strategy] = WayTime(strategy, tuple(told), 0)
     for wave in plan.waves:
@@ -119,18 +120,14 @@ def _taken(past: Sequence[Sequence[Event]]) -> Mapping[tuple[str, str], list[flo
     return found
 
 
-def _step(name: str, expected_s: float | None, taken: Sequence[float] | None, rollouts: str) -> StepTime:
-    if name == "watch":
-        return StepTime(name, expected_s, "watch.for")
-    if name == "settle":
-        return StepTime(name, expected_s, "nginx.fail_timeout")
+def _step(step: Step, taken: Sequence[float] | None, rollouts: str) -> StepTime:
+    if step.exact:
+        return StepTime(step.name, step.expected_s, step.by_key)
     if taken:
-        return StepTime(name, median(taken), f"median of {len(taken)} in {rollouts}")
-    if expected_s is None or name == "stage":
-        return StepTime(name, None, "not known yet")
-    if not expected_s:
-        return StepTime(name, expected_s, "at once")
-    return StepTime(name, expected_s, "half of checks.inter" if name in {"out", "up"} else "at least")
+        return StepTime(step.name, median(taken), f"median of {len(taken)} in {rollouts}")
+    if step.expected_s is None:
+        return StepTime(step.name, None, "not known yet")
+    return StepTime(step.name, step.expected_s, (step.by_key or "at least") if step.expected_s else "at once")
 
 
 def median(values: Sequence[float]) -> float:

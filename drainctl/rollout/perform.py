@@ -14,6 +14,7 @@ from drainctl.errors import BalancerError, CommandFailed
 from drainctl.http import Http
 from drainctl.machines import Machines
 from drainctl.model import Cluster, Nginx, Node, Place, Release, WarmUp, Word
+from drainctl.nginx import lines
 from drainctl.node.host import Host
 from drainctl.steps import (
     Act,
@@ -31,6 +32,7 @@ from drainctl.steps import (
     Warm,
     WriteUpstream,
 )
+from drainctl.strategies import port_flip
 
 WRITE_LIMIT_S = 30.0
 
@@ -172,13 +174,9 @@ class Performer:
 
     def _write_upstream(self, node: Node, act: WriteUpstream) -> str:
         """Render, put in place, let nginx test it; the old file comes back where that fails."""
-        from drainctl.nginx import lines, upstream
-
         nginx, known = self._cluster.nginx or Nginx(""), values_of(self._cluster, node, None)
-        servers = [upstream.Server(address, state) for address, state in act.servers]
-        text = upstream.render(nginx.upstream, servers, act.generation, template=nginx.template)
         file = fill(nginx.file or "", known)
-        line = lines.put(file, text, fill(nginx.test, known))
+        line = lines.put(file, port_flip.upstream_text(nginx, act), fill(nginx.test, known))
         return self._hosts[node.name].do(f"write {file}", line, WRITE_LIMIT_S).out.strip()
 
     def prune(self, node: Node, protect: frozenset[str]) -> str:

@@ -26,7 +26,7 @@ from drainctl.steps import (
     Step,
     Verb,
 )
-from drainctl.strategies import common, expect
+from drainctl.strategies import common
 from drainctl.strategies.door import CHANGING, Strategy
 from drainctl.strategies.expect import Judgement
 
@@ -178,10 +178,7 @@ def _no_queries(cluster: Cluster, node: Node, job: Job) -> Expectation:
     return judge
 
 
-def _answers(cluster: Cluster, job: Job) -> Expectation:
-    health = cluster.health
-    version = expect.answers_with(job.target, version=bool(health.version), ready=bool(health.ready))
-
+def _answers(version: Expectation) -> Expectation:
     def judge(seen: Seen) -> Judgement:
         now = version(seen)
         if not isinstance(now, Holds):
@@ -286,20 +283,15 @@ def _quiet(cluster: Cluster, node: Node, job: Job) -> Step:
 
 def _restart(cluster: Cluster, job: Job) -> Step:
     """The command, and then the store that answers: a supervisor's word is not an answer."""
-    health = cluster.health
-    looks = (
-        {Look.STORE}
-        | ({Look.VERSION} if health.version else set())
-        | ({Look.READY} if health.ready else set())
-    )
+    version, looks = common.answers(cluster, job.target)
     name = "restart" if job.line is None else "run"
     answers = f"it answers with {job.target}" if job.target else "it answers"
     return Step(
         name=name,
         act=RunOnNode(job.line or cluster.service.restart or "", cluster.service.limit_s, job.target),
         seen_when=f"{answers}, and its check answers 200",
-        expects=_answers(cluster, job),
-        looks=frozenset(looks),
+        expects=_answers(version),
+        looks=STORE | looks,
         limit_s=cluster.service.limit_s,
         once=True,
         changes=True,
@@ -346,6 +338,8 @@ def _watch(cluster: Cluster) -> Step:
         limit_s=policy.for_s + cluster.rollout.patience_s,
         every_s=0.2,
         expected_s=policy.for_s,
+        by_key="watch.for",
+        exact=True,
     )
 
 

@@ -16,7 +16,7 @@ from drainctl.node import sockets
 from drainctl.steps import Do, Expectation, Holds, Job, Never, NotYet, RunOnNode, Seen, Step, Verb
 from drainctl.strategies import beside, common, hidden
 from drainctl.strategies.beside import Beside
-from drainctl.strategies.door import CHANGING, Strategy
+from drainctl.strategies.door import CHANGING, Strategy, unasked
 from drainctl.strategies.expect import Judgement
 
 NAME = "backup"
@@ -45,9 +45,9 @@ def journey(cluster: Cluster, node: Node, job: Job) -> tuple[Step, ...]:
 def _replaced(cluster: Cluster, node: Node, job: Job, name: str) -> tuple[Step, ...]:
     """One of the two processes: hide, quiet, stop, start, warm."""
     at = ("live", "backup").index(name)
-    old, other = _pair(cluster, node, job.leaving)[at], _pair(cluster, node, None)[1 - at]
-    new = _pair(cluster, node, job.target)[at]
-    probe = f"{_question(cluster, node, old, other)}echo {_NEXT}{_question(cluster, node, other, old)}"
+    old, other = pair(cluster, node, job.leaving)[at], pair(cluster, node, None)[1 - at]
+    new = pair(cluster, node, job.target)[at]
+    probe = f"{_question(cluster, node, old, other)}echo {beside.NEXT}{_question(cluster, node, other, old)}"
     may = _other_serves(cluster, old, other)
     start = beside.start(cluster, node, job, new, f"start-{name}")
     stop = beside.stop(cluster, old, f"stop-{name}")
@@ -79,7 +79,7 @@ def _after_hiding(start: Step, new: Beside) -> Step:
     return replace(start, act=replace(start.act, line=hidden.cleared(new, start.act.line)))
 
 
-def _pair(cluster: Cluster, node: Node, release: str | None) -> tuple[Beside, Beside]:
+def pair(cluster: Cluster, node: Node, release: str | None) -> tuple[Beside, Beside]:
     """The live process and the backup."""
     known = values_of(cluster, node, None)
     found = [beside.at_socket(fill(path, known), release) for path in cluster.service.sockets]
@@ -99,8 +99,8 @@ def cannot(cluster: Cluster, node: Node, job: Job, seen: Seen) -> str | None:
         return _MARKED.format(cluster.nginx.fail_timeout_s)
     said = seen.host.inspected.get(NAME)
     if said is None or said.code:
-        return f"{node.name} cannot be asked: {said.err.strip() if said else 'no answer'}"
-    for one, out in zip(_pair(cluster, node, None), said.out.split(_NEXT), strict=False):
+        return unasked(node, said)
+    for one, out in zip(pair(cluster, node, None), said.out.split(beside.NEXT), strict=False):
         if cluster.service.sockets and (why := hidden.why_not(one, out)):
             return why
         now = beside.answers(cluster, one, None, out)
@@ -112,8 +112,10 @@ def cannot(cluster: Cluster, node: Node, job: Job, seen: Seen) -> str | None:
 
 def question(cluster: Cluster, node: Node) -> str:
     """How both processes answer; behind sockets, whether they can be hidden."""
-    live, backup = _pair(cluster, node, None)
-    return f"{_question(cluster, node, live, backup)}echo {_NEXT}{_question(cluster, node, backup, live)}"
+    live, backup = pair(cluster, node, None)
+    return (
+        f"{_question(cluster, node, live, backup)}echo {beside.NEXT}{_question(cluster, node, backup, live)}"
+    )
 
 
 def _question(cluster: Cluster, node: Node, one: Beside, other: Beside) -> str:
@@ -121,7 +123,6 @@ def _question(cluster: Cluster, node: Node, one: Beside, other: Beside) -> str:
     return f"{beside.question(cluster, node, one)}{path}"
 
 
-_NEXT = "drainctl-next\n"
 WHOLE_S = 1.0
 # Measured: docs/backup.md.
 _LOSES = (
@@ -150,7 +151,7 @@ def _or_done(cluster: Cluster, job: Job, one: Beside, expects: Expectation) -> E
     def judge(seen: Seen) -> Judgement:
         said = seen.host.probe
         if said is not None and _told_apart(cluster, job):
-            now = beside.answers(cluster, one, job.target, said.out.partition(_NEXT)[0])
+            now = beside.answers(cluster, one, job.target, said.out.partition(beside.NEXT)[0])
             if isinstance(now, Holds):
                 return Holds(f"{now.why} already")
         return expects(seen)
@@ -170,7 +171,7 @@ def _other_serves(cluster: Cluster, one: Beside, other: Beside) -> Expectation:
         said = seen.host.probe
         if said is None:
             return NotYet("the node cannot be asked")
-        here, _, there = said.out.partition(_NEXT)
+        here, _, there = said.out.partition(beside.NEXT)
         if _dead(here):
             return Holds(f"nobody listens at {one}")
         if _dead(there):  # soon put back, which starts it
@@ -203,6 +204,8 @@ def _settle(cluster: Cluster, name: str) -> Step:
         looks=frozenset(),
         limit_s=wait_s + 5.0,
         expected_s=wait_s,
+        by_key="nginx.fail_timeout",
+        exact=True,
     )
 
 

@@ -7,6 +7,7 @@ an address of its own, at which it is asked on the node itself before any user m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -14,8 +15,11 @@ from drainctl.config.placeholders import fill, values_of
 from drainctl.model import Cluster, Node
 from drainctl.node import ask, sockets
 from drainctl.node.ask import Process
+from drainctl.node.sockets import Bound
 from drainctl.steps import Do, Expectation, Holds, Job, Never, NotYet, OnNode, RunOnNode, Seen, Step
 from drainctl.strategies.expect import Judgement, count
+
+NEXT = "drainctl-next\n"  # between the answers of several processes
 
 
 class Beside(NamedTuple):
@@ -25,14 +29,20 @@ class Beside(NamedTuple):
     release: str | None
     more: tuple[tuple[str, str], ...]
 
+    @property
+    def path(self) -> str:
+        """Of its socket."""
+        return self.address.removeprefix("unix:")
+
     def __str__(self) -> str:
-        return dict(self.more).get("port") or self.address.removeprefix("unix:")
+        return dict(self.more).get("port") or self.path
 
 
 def at_port(cluster: Cluster, node: Node, port: int | str, release: str | None) -> Beside:
     """The process on one of `service.ports`."""
     host = fill(cluster.service.address, values_of(cluster, node, None))
-    return Beside(f"{host}:{port}", release, (("port", str(port)),))
+    at = f"[{host}]" if ":" in host else host
+    return Beside(f"{at}:{port}", release, (("port", str(port)),))
 
 
 def at_socket(path: str, release: str | None) -> Beside:
@@ -96,40 +106,45 @@ def _started(cluster: Cluster, beside: Beside, release: str | None) -> Expectati
     return judge
 
 
-def _free(cluster: Cluster, beside: Beside) -> Expectation:
-    """Nobody else is there: a stranger on our port would be sent users, or keep us from starting."""
+def _by_socket(judge: Callable[[Bound, str], Judgement]) -> Expectation:
+    """A judgement of who listens at an address, and of all that the probe printed."""
 
-    def judge(seen: Seen) -> Judgement:
+    def asked(seen: Seen) -> Judgement:
         said = seen.host.probe
         found = sockets.parse(said.out) if said else None
         if said is None or found is None:
             return NotYet(f"the node cannot be asked: {said.err.strip() if said else 'no answer'}")
+        return judge(found, said.out)
+
+    return asked
+
+
+def _free(cluster: Cluster, beside: Beside) -> Expectation:
+    """Nobody else is there: a stranger on our port would be sent users, or keep us from starting."""
+
+    def judge(found: Bound, out: str) -> Judgement:
         if not found.listening:
             return Holds(f"{beside} is free")
-        now = answers(cluster, beside, None, said.out)
+        now = answers(cluster, beside, None, out)
         return Never(
             f"{beside} is taken already: {now.why}",
             hint=f"end that process (service.stop with {dict(beside.more)}), or choose another address",
         )
 
-    return judge
+    return _by_socket(judge)
 
 
 def gone(beside: Beside) -> Expectation:
     """Nobody listens there any more, and the last request has ended."""
 
-    def judge(seen: Seen) -> Judgement:
-        said = seen.host.probe
-        found = sockets.parse(said.out) if said else None
-        if said is None or found is None:
-            return NotYet(f"the node cannot be asked: {said.err.strip() if said else 'no answer'}")
+    def judge(found: Bound, _: str) -> Judgement:
         if found.listening:
             return NotYet(f"{beside} still listens")
         if found.connections:
             return NotYet(f"{beside} finishes {count(found.connections, 'connection')}")
         return Holds(f"{beside} is gone")
 
-    return judge
+    return _by_socket(judge)
 
 
 # ---------------------------------------------------------------- steps

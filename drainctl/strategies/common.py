@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from drainctl.model import Cluster
 from drainctl.rollout import rules
-from drainctl.steps import Look, Stage, Step, Switch
+from drainctl.steps import Expectation, Look, Stage, Step, Switch
 from drainctl.strategies import expect
 
 
@@ -17,6 +17,7 @@ def stage(cluster: Cluster, release: str) -> Step:
         expects=expect.at_once(f"releases/{release} is there"),
         looks=frozenset(),
         limit_s=cluster.service.limit_s,
+        expected_s=None,
     )
 
 
@@ -33,23 +34,30 @@ def switch(release: str) -> Step:
     )
 
 
+def answers(cluster: Cluster, release: str | None) -> tuple[Expectation, frozenset[Look]]:
+    """That the app answers, with `release` where one is named, and the looks that tell it."""
+    health = cluster.health
+    looks = [look for look, url in ((Look.VERSION, health.version), (Look.READY, health.ready)) if url]
+    expects = expect.answers_with(release, version=bool(health.version), ready=bool(health.ready))
+    return expects, frozenset(looks)
+
+
 def watch(cluster: Cluster) -> Step:
     """Back, and still well: by the balancers' counters, or by its own answers where there is no balancer."""
     policy = cluster.watch
     if not cluster.balancers:
-        looks = {Look.VERSION} if cluster.health.version else set()
-        looks |= {Look.READY} if cluster.health.ready else set()
+        well, looks = answers(cluster, None)
         return Step(
             name="watch",
             act=None,
             seen_when=f"{policy.for_s:g} s in which it answers",
-            expects=expect.keeps_answering(
-                policy, version=bool(cluster.health.version), ready=bool(cluster.health.ready)
-            ),
-            looks=frozenset(looks),
+            expects=expect.keeps(well, policy),
+            looks=looks,
             limit_s=policy.for_s + cluster.rollout.patience_s,
             every_s=0.2,
             expected_s=policy.for_s,
+            by_key="watch.for",
+            exact=True,
         )
     peers = frozenset(node.server for node in cluster.nodes)
     return Step(
@@ -62,4 +70,6 @@ def watch(cluster: Cluster) -> Step:
         mark=True,
         every_s=0.2,
         expected_s=policy.for_s,
+        by_key="watch.for",
+        exact=True,
     )

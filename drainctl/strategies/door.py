@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from drainctl.model import Cluster, Node, NodeLook
+from drainctl.model import Cluster, Node, NodeLook, Said
 from drainctl.steps import Job, Seen, Step, Verb
 
 Journey = Callable[[Cluster, Node, Job], tuple[Step, ...]]
@@ -56,6 +56,11 @@ class Strategy:
     live: Callable[[Cluster, Node, NodeLook], str | None] = _nothing_live
     give_back: Callable[[Cluster, Node], tuple[Step, ...]] = _none
     leave_out: Callable[[Cluster, Node], tuple[Step, ...]] = _none
+
+
+def unasked(node: Node, said: Said | None) -> str:
+    """Why a strategy cannot, where its question has no answer."""
+    return f"{node.name} cannot be asked: {said.err.strip() if said else 'no answer'}"
 
 
 CHANGING: frozenset[Verb] = frozenset({"deploy", "rollback", "put-back"})

@@ -296,9 +296,8 @@ def answers_with(release: str | None, *, version: bool, ready: bool) -> Expectat
     return judge
 
 
-def keeps_answering(policy: WatchPolicy, *, version: bool, ready: bool) -> Expectation:
-    """For `policy.for_s` seconds, every look finds that the app answers, whichever release."""
-    answers = answers_with(None, version=version, ready=ready)
+def keeps(answers: Expectation, policy: WatchPolicy) -> Expectation:
+    """For `policy.for_s` seconds, every look finds that the app answers."""
 
     def judge(seen: Seen) -> Judgement:
         now = answers(seen)

@@ -32,13 +32,9 @@ class At(NamedTuple):
     aside: bool
 
 
-def path(process: Beside) -> str:
-    return process.address.removeprefix("unix:")
-
-
 def look(process: Beside, other: Beside) -> str:
     """A line that prints what `parse` reads."""
-    return f"at={quote(path(process))}\nother={quote(path(other))}\n{_LOOK}"
+    return f"at={quote(process.path)}\nother={quote(other.path)}\n{_LOOK}"
 
 
 def parse(out: str) -> At:
@@ -52,7 +48,7 @@ def parse(out: str) -> At:
 
 def why_not(process: Beside, out: str) -> str | None:
     """Why it cannot be hidden, or not be seen to be idle afterwards; None where it can."""
-    at, where = parse(out), path(process)
+    at, where = parse(out), process.path
     match at.what:
         case "socket":
             bound = sockets.parse(out)
@@ -81,15 +77,15 @@ def is_hidden(process: Beside) -> Expectation:
         out = seen.host.probe.out if seen.host.probe else ""
         what, bound = parse(out).what, sockets.parse(out)
         if what == "file" or (what == "nothing" and bound and not bound.listening):
-            return Holds(f"no socket is at {path(process)}")
-        return NotYet(f"{path(process)} is {what}")
+            return Holds(f"no socket is at {process.path}")
+        return NotYet(f"{process.path} is {what}")
 
     return judge
 
 
 def hide(process: Beside, name: str, expects: Expectation, requires: Expectation, probe: str) -> Step:
     """From now on nobody connects to it; who is connected stays."""
-    at = path(process)
+    at = process.path
     return Step(
         name=name,
         act=OnNode(f"at={quote(at)}\n{_HIDE}", f"{at} -> {at}.hidden, by rename", 10.0),
@@ -106,7 +102,7 @@ def hide(process: Beside, name: str, expects: Expectation, requires: Expectation
 
 def cleared(process: Beside, start: str) -> str:
     """`service.start`, after what hiding has left is taken away."""
-    at = path(process)
+    at = process.path
     return f"rm -f -- {quote(at)} {quote(f'{at}.hidden')}; {start}"
 
 

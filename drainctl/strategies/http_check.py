@@ -32,6 +32,7 @@ from drainctl.strategies import common, expect
 from drainctl.strategies.door import Strategy
 
 ROWS = frozenset({Look.ROWS})
+HALF = "half of checks.inter"
 
 
 def journey(cluster: Cluster, node: Node, job: Job) -> tuple[Step, ...]:
@@ -141,6 +142,7 @@ def _out(cluster: Cluster) -> Step:
         limit_s=tail_s + rules.LOOK_MARGIN_S,
         stays_out=True,
         expected_s=cluster.checks.inter_s / 2,
+        by_key=HALF,
     )
 
 
@@ -208,16 +210,14 @@ def _change(cluster: Cluster, job: Job) -> tuple[Step, ...]:
 
 def _restart(cluster: Cluster, line: str, job: Job, name: str) -> Step:
     """The command, and then the app that answers: a supervisor's word is not an answer."""
-    health = cluster.health
-    looks = {Look.VERSION} if health.version else set()
-    looks |= {Look.READY} if health.ready else set()
+    expects, looks = common.answers(cluster, job.target)
     answers = f"the app answers with {job.target}" if job.target else "the app answers"
     return Step(
         name=name,
         act=RunOnNode(line, cluster.service.limit_s, job.target),
         seen_when=answers,
-        expects=expect.answers_with(job.target, version=bool(health.version), ready=bool(health.ready)),
-        looks=frozenset(looks),
+        expects=expects,
+        looks=looks,
         limit_s=cluster.service.limit_s,
         requires=expect.idle,
         once=True,
@@ -276,6 +276,7 @@ def _up(cluster: Cluster) -> Step:
         looks=ROWS,
         limit_s=max(rules.return_limit_s(checks), rules.routing_tail_s(checks)) + rules.LOOK_MARGIN_S,
         expected_s=checks.inter_s / 2,
+        by_key=HALF,
     )
 
 

@@ -8,7 +8,7 @@ Pure: lists steps. The order and the reasons are told in docs/port-flip.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from drainctl.config.placeholders import fill, values_of
@@ -35,12 +35,11 @@ from drainctl.steps import (
 )
 from drainctl.strategies import beside, common, expect, http_check
 from drainctl.strategies.beside import Beside
-from drainctl.strategies.door import CHANGING, Strategy
+from drainctl.strategies.door import CHANGING, Strategy, unasked
 from drainctl.strategies.expect import Judgement, count, listed
 
 NAME = "port-flip"
 VERBS: frozenset[Verb] = CHANGING | {"restart"}
-NEXT = "drainctl-next\n"  # between the answers of a question
 AGAIN = "a check that passed has put it back: it is told again"
 ASIDE_S = 0.1  # from the nudge to the reload: measured to be enough (docs/nginx-facts.md)
 SERVING_LIMIT_S = 10.0  # a failed reload never serves the new generation: nginx tries binding for 2.5 s
@@ -50,7 +49,7 @@ def journey(cluster: Cluster, node: Node, job: Job) -> tuple[Step, ...]:
     """Switch → start → warm → rewrite → (flag, aside) → reload → (restore, back) → workers → stop → watch."""
     new, old = _new_and_old(cluster, node, job)
     nginx = _nginx(cluster, node)
-    serves = _serves(cluster, node, job, new)
+    serves = _serves(generation(job, new))
     around = cluster.balancers and nginx.clients == "nudge"
     flagged = around and cluster.health.flag is not None and cluster.health.check
     return (
@@ -60,7 +59,7 @@ def journey(cluster: Cluster, node: Node, job: Job) -> tuple[Step, ...]:
         _rewrite(nginx, job, new, old),
         *((_guard(cluster),) if around else ()),
         *((http_check.flag(),) if flagged else ()),
-        *((_aside(serves),) if around else ()),
+        *((_aside(),) if around else ()),
         _reload(nginx, serves),
         *((http_check.unflag(cluster),) if flagged else ()),
         *((_back(),) if around else ()),
@@ -74,7 +73,7 @@ def cannot(cluster: Cluster, node: Node, job: Job, seen: Seen) -> str | None:
     """Nginx does not run, its file is missing, foreign or not understood, or clients would be lost."""
     nginx, said = _nginx(cluster, node), seen.host.inspected.get(NAME)
     if said is None or said.code:
-        return f"{node.name} cannot be asked: {said.err.strip() if said else 'no answer'}"
+        return unasked(node, said)
     look = lines.parse_inspect(said.out)
     if look.master is None:
         return f"nginx does not run: {look.trouble}"
@@ -118,7 +117,7 @@ def _file(nginx: Nginx, text: str | None, *, adopt: bool) -> str | None:
 def _taken(cluster: Cluster, node: Node, job: Job, out: str) -> str | None:
     """Who has the port of the new process, unless it is that process itself, left by an earlier run."""
     new, _ = _new_and_old(cluster, node, job)
-    asked = dict(zip(map(str, cluster.service.ports), out.split(NEXT), strict=False))
+    asked = dict(zip(map(str, cluster.service.ports), out.split(beside.NEXT), strict=False))
     if isinstance(beside.answers(cluster, new, job.target, asked.get(str(new), "")), Holds):
         return None
     host = new.address.rpartition(":")[0].strip("[]")
@@ -133,7 +132,7 @@ def question(cluster: Cluster, node: Node) -> str:
     """
     nginx = _nginx(cluster, node)
     ports = [beside.at_port(cluster, node, port, None) for port in cluster.service.ports]
-    asked = "".join(f"{beside.question(cluster, node, port)}echo {NEXT}" for port in ports)
+    asked = "".join(f"{beside.question(cluster, node, port)}echo {beside.NEXT}" for port in ports)
     return (
         f"{asked}{_ask_generation(nginx)}{lines.inspect(str(nginx.file), nginx.pid, cluster.service.ports)}"
     )
@@ -191,6 +190,12 @@ def generation(job: Job, new: Beside) -> str:
     return f"{job.target or 'app'}:{new}"
 
 
+def upstream_text(nginx: Nginx, act: WriteUpstream) -> str:
+    """The upstream file that an act writes. Raises: ConfigError for a template that cannot be filled in."""
+    servers = [upstream.Server(address, state) for address, state in act.servers]
+    return upstream.render(nginx.upstream, servers, act.generation, template=nginx.template)
+
+
 # ---------------------------------------------------------------- judgements
 
 
@@ -204,24 +209,31 @@ def _generation(out: str) -> str:
     return answers[-1].body.strip().rpartition("\n")[2] if answers and answers[-1].status == 200 else ""
 
 
-def _serves(cluster: Cluster, node: Node, job: Job, new: Beside) -> Expectation:
-    """The marker is the new one, and every worker of before takes no new connection any more."""
-    del cluster, node
-    wanted = generation(job, new)
+def _by_nginx(judge: Callable[[str, Seen], Judgement]) -> Expectation:
+    """A judgement of what nginx's workers say of themselves."""
 
-    def judge(seen: Seen) -> Judgement:
+    def asked(seen: Seen) -> Judgement:
         said = seen.host.probe
         if said is None or said.code:
             return NotYet(f"nginx cannot be asked: {said.err.strip() if said else 'no answer'}")
-        now = _generation(said.out)
+        return judge(said.out, seen)
+
+    return asked
+
+
+def _serves(wanted: str) -> Expectation:
+    """The marker is the wanted one, and every worker of before takes no new connection any more."""
+
+    def judge(out: str, seen: Seen) -> Judgement:
+        now = _generation(out)
         if now != wanted:
             return NotYet(f"nginx.generation answers {now!r}, not {wanted!r}")
-        before, workers = lines.parse_before(seen.output), lines.parse_workers(said.out)
+        before, workers = lines.parse_before(seen.output), lines.parse_workers(out)
         if not (lines.replaced(before, workers) if before else _settled(workers)):
             return NotYet("a worker of before the reload still takes connections")
         return Holds(f"generation {now}")
 
-    return judge
+    return _by_nginx(judge)
 
 
 def _settled(workers: Sequence[Worker]) -> bool:
@@ -230,41 +242,32 @@ def _settled(workers: Sequence[Worker]) -> bool:
     return bool(serving) and all(worker.age_s >= 1 for worker in serving)
 
 
-def _set_aside(serves: Expectation) -> Expectation:
-    """Out at every balancer for a moment; or nothing is to be reloaded any more."""
-
-    def judge(seen: Seen) -> Judgement:
-        if isinstance(serves(seen), Holds):
-            return Holds("nothing is to be reloaded")
-        shown = [(place, seen.row(place)) for place in seen.places]
-        still = [place.balancer for place, row in shown if row is None or row.status.word is Word.UP]
-        if still:
-            return NotYet(f"UP on {listed(still)}")
-        if seen.spent_s < ASIDE_S:
-            return NotYet("what is on its way arrives", ASIDE_S - seen.spent_s)
-        return Holds("out for the moment of the reload")
-
-    return judge
+def _set_aside(seen: Seen) -> Judgement:
+    """Out at every balancer, for a moment."""
+    shown = [(place, seen.row(place)) for place in seen.places]
+    still = [place.balancer for place, row in shown if row is None or row.status.word is Word.UP]
+    if still:
+        return NotYet(f"UP on {listed(still)}")
+    if seen.spent_s < ASIDE_S:
+        return NotYet("what is on its way arrives", ASIDE_S - seen.spent_s)
+    return Holds("out for the moment of the reload")
 
 
 def _in_rotation(seen: Seen) -> Judgement:
     shown = [(place, seen.row(place)) for place in seen.places]
-    out = [f"{row.status if row else 'no row'} on {place.balancer}" for place, row in shown if _is_out(row)]
+    out = [
+        f"{row.status if row else 'no row'} on {place.balancer}"
+        for place, row in shown
+        if row is None or row.status.word is not Word.UP
+    ]
     return NotYet("; ".join(out)) if out else Holds(f"UP on {listed([p.balancer for p, _ in shown])}")
-
-
-def _is_out(row: object) -> bool:
-    return getattr(getattr(row, "status", None), "word", None) is not Word.UP
 
 
 def _no_old_workers(limit_s: float | None) -> Expectation:
     """Their clients may still send requests, which they pass to the old process."""
 
-    def judge(seen: Seen) -> Judgement:
-        said = seen.host.probe
-        if said is None or said.code:
-            return NotYet(f"nginx cannot be asked: {said.err.strip() if said else 'no answer'}")
-        old = lines.stopping(lines.parse_workers(said.out))
+    def judge(out: str, seen: Seen) -> Judgement:
+        old = lines.stopping(lines.parse_workers(out))
         if not old:
             return Holds("every worker has the new configuration")
         told = ", ".join(
@@ -278,7 +281,7 @@ def _no_old_workers(limit_s: float | None) -> Expectation:
             return Holds(f"{words}; past nginx.worker_limit = {limit_s:g} s their clients are left to them")
         return NotYet(words)
 
-    return judge
+    return _by_nginx(judge)
 
 
 # ---------------------------------------------------------------- steps
@@ -343,15 +346,14 @@ def _guard(cluster: Cluster) -> Step:
     )
 
 
-def _aside(serves: Expectation) -> Step:
+def _aside() -> Step:
     return Step(
         name="aside",
         act=Nudge("stopping"),
         seen_when=f"every balancer shows it out, for {ASIDE_S:g} s: nothing is on its way to nginx",
-        expects=_set_aside(serves),
+        expects=_set_aside,
         looks=frozenset({Look.ROWS}),
         limit_s=2.0,
-        look_first=True,
         every_s=0.01,
         stays_out=True,
         escalations=tuple(Escalation(after_s, Nudge("stopping"), AGAIN) for after_s in (0.2, 0.4, 0.8)),

@@ -8,15 +8,17 @@ Pure: lists steps. The order and the reasons are told in docs/reload.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from drainctl.config.placeholders import fill, values_of
 from drainctl.model import Cluster, Node, Reload
 from drainctl.node import gunicorn
+from drainctl.node.gunicorn import Masters
 from drainctl.steps import (
     Do,
     Expectation,
     Holds,
     Job,
-    Look,
     Never,
     NotYet,
     OnNode,
@@ -25,8 +27,8 @@ from drainctl.steps import (
     Step,
     Verb,
 )
-from drainctl.strategies import common, expect
-from drainctl.strategies.door import CHANGING, Strategy
+from drainctl.strategies import common
+from drainctl.strategies.door import CHANGING, Strategy, unasked
 from drainctl.strategies.expect import Judgement, count
 
 NAME = "reload"
@@ -58,7 +60,7 @@ def cannot(cluster: Cluster, node: Node, job: Job, seen: Seen) -> str | None:
     said = seen.host.inspected.get(NAME)
     found = gunicorn.parse(said.out) if said else None
     if said is None or found is None:
-        return f"{node.name} cannot be asked: {said.err.strip() if said else 'no answer'}"
+        return unasked(node, said)
     if found.first is None:
         return f"gunicorn does not run: {how.gunicorn} names no living process"
     if found.second is not None and job.verb != "put-back":
@@ -80,16 +82,18 @@ def _reload(cluster: Cluster, node: Node) -> Reload:
 # ---------------------------------------------------------------- steps
 
 
-def _answers(cluster: Cluster, job: Job) -> tuple[Expectation, frozenset[Look]]:
-    health = cluster.health
-    looks = {Look.VERSION} if health.version else set()
-    looks |= {Look.READY} if health.ready else set()
-    answers = expect.answers_with(job.target, version=bool(health.version), ready=bool(health.ready))
-    return answers, frozenset(looks)
+def _by_masters(judge: Callable[[Masters, Seen], Judgement]) -> Expectation:
+    """A judgement of which masters of gunicorn run, and with which workers."""
+
+    def asked(seen: Seen) -> Judgement:
+        found = gunicorn.parse(seen.host.probe.out) if seen.host.probe else None
+        return NotYet("the node cannot be asked") if found is None else judge(found, seen)
+
+    return asked
 
 
 def _by_command(cluster: Cluster, job: Job, how: Reload) -> Step:
-    answers, looks = _answers(cluster, job)
+    answers, looks = common.answers(cluster, job.target)
     return Step(
         name="reload",
         act=RunOnNode(how.command or "", cluster.service.limit_s, job.target),
@@ -105,12 +109,9 @@ def _by_command(cluster: Cluster, job: Job, how: Reload) -> Step:
 
 
 def _by_hup(cluster: Cluster, job: Job, pid_file: str) -> Step:
-    answers, looks = _answers(cluster, job)
+    answers, looks = common.answers(cluster, job.target)
 
-    def judge(seen: Seen) -> Judgement:
-        found = gunicorn.parse(seen.host.probe.out) if seen.host.probe else None
-        if found is None:
-            return NotYet("the node cannot be asked")
+    def judge(found: Masters, seen: Seen) -> Judgement:
         if found.first is None:
             return Never(
                 "gunicorn is gone: a release whose workers do not start ends its master at a HUP",
@@ -125,7 +126,7 @@ def _by_hup(cluster: Cluster, job: Job, pid_file: str) -> Step:
         name="reload",
         act=OnNode(gunicorn.hup(pid_file), f"HUP to gunicorn ({pid_file})", 10.0),
         seen_when=f"every worker of before is gone, and the app answers{_with(job)}",
-        expects=judge,
+        expects=_by_masters(judge),
         looks=looks,
         limit_s=cluster.service.limit_s,
         probe=gunicorn.masters(pid_file),
@@ -142,12 +143,9 @@ def _with(job: Job) -> str:
 
 def _spawn(cluster: Cluster, job: Job, pid_file: str) -> Step:
     """Both masters' workers take requests now, old release and new."""
-    answers, looks = _answers(cluster, job)
+    answers, looks = common.answers(cluster, job.target)
 
-    def judge(seen: Seen) -> Judgement:
-        found = gunicorn.parse(seen.host.probe.out) if seen.host.probe else None
-        if found is None:
-            return NotYet("the node cannot be asked")
+    def judge(found: Masters, seen: Seen) -> Judgement:
         if found.second is None:
             if job.verb == "put-back" and isinstance(now := answers(seen), Holds):
                 return now  # the only master there is runs the old release: it never was replaced
@@ -160,7 +158,7 @@ def _spawn(cluster: Cluster, job: Job, pid_file: str) -> Step:
         name="spawn",
         act=OnNode(gunicorn.spawn(pid_file), f"USR2 to gunicorn ({pid_file})", 10.0),
         seen_when=f"a second master has as many workers as the first, and one of them answers{_with(job)}",
-        expects=judge,
+        expects=_by_masters(judge),
         looks=looks,
         limit_s=cluster.service.limit_s,
         probe=gunicorn.masters(pid_file),
@@ -173,12 +171,9 @@ def _spawn(cluster: Cluster, job: Job, pid_file: str) -> Step:
 
 
 def _retire(cluster: Cluster, job: Job, pid_file: str) -> Step:
-    answers, looks = _answers(cluster, job)
+    answers, looks = common.answers(cluster, job.target)
 
-    def judge(seen: Seen) -> Judgement:
-        found = gunicorn.parse(seen.host.probe.out) if seen.host.probe else None
-        if found is None:
-            return NotYet("the node cannot be asked")
+    def judge(found: Masters, seen: Seen) -> Judgement:
         if found.second is not None:
             return NotYet(f"the first master, {found.first or '?'}, finishes what it has")
         if found.first is None:
@@ -189,7 +184,7 @@ def _retire(cluster: Cluster, job: Job, pid_file: str) -> Step:
         name="retire",
         act=OnNode(gunicorn.retire(pid_file), f"TERM to the first gunicorn ({pid_file})", 10.0),
         seen_when=f"the first master is gone, and the app answers{_with(job)}",
-        expects=judge,
+        expects=_by_masters(judge),
         looks=looks,
         limit_s=cluster.service.limit_s,
         probe=gunicorn.masters(pid_file),
@@ -207,10 +202,7 @@ def _dismiss(cluster: Cluster, pid_file: str) -> Step:
     (a retire that was interrupted), it is waited for, and the release is put back by the next steps.
     """
 
-    def judge(seen: Seen) -> Judgement:
-        found = gunicorn.parse(seen.host.probe.out) if seen.host.probe else None
-        if found is None:
-            return NotYet("the node cannot be asked")
+    def judge(found: Masters, _: Seen) -> Judgement:
         if found.second is not None:
             return NotYet(f"two masters of gunicorn, {found.first or '?'} and {found.second}, finish to one")
         return Holds("one master runs")
@@ -219,7 +211,7 @@ def _dismiss(cluster: Cluster, pid_file: str) -> Step:
         name="dismiss",
         act=OnNode(gunicorn.dismiss(pid_file), f"TERM to the second gunicorn ({pid_file}.2)", 10.0),
         seen_when="one master of gunicorn runs",
-        expects=judge,
+        expects=_by_masters(judge),
         looks=frozenset(),
         limit_s=cluster.service.limit_s,
         probe=gunicorn.masters(pid_file),

@@ -14,7 +14,7 @@ from drainctl.model import Cluster, Node, NodeLook
 from drainctl.steps import Expectation, Holds, Job, NotYet, OnNode, Seen, Step
 from drainctl.strategies import beside, common
 from drainctl.strategies.beside import Beside
-from drainctl.strategies.door import CHANGING, Strategy
+from drainctl.strategies.door import CHANGING, Strategy, unasked
 from drainctl.strategies.expect import Judgement
 
 NAME = "socket-flip"
@@ -39,7 +39,7 @@ def cannot(cluster: Cluster, node: Node, job: Job, seen: Seen) -> str | None:
     del cluster
     said = seen.host.inspected.get(NAME)
     if said is None or said.code:
-        return f"{node.name} cannot be asked: {said.err.strip() if said else 'no answer'}"
+        return unasked(node, said)
     if job.live is None:
         return f"socket.current is no link to a socket on {node.name}: {said.out.strip() or 'nothing there'}"
     return None
@@ -76,7 +76,7 @@ def _new_and_old(cluster: Cluster, node: Node, job: Job) -> tuple[Beside, Beside
 
 
 def _flip(current: str, new: Beside) -> Step:
-    path = new.address.removeprefix("unix:")
+    path = new.path
     line = f"link={quote(current)}\nto={quote(path)}\n"
     return Step(
         name="flip",
