@@ -22,6 +22,8 @@ from drainctl.rollout.rules import problems
 from drainctl.wire import Wired
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from drainctl.controller import Controller, Result
     from drainctl.journal.events import Event
     from drainctl.report.terminal import TerminalReport
@@ -250,6 +252,17 @@ def events_of(adapters: Wired, rollout: str | None) -> Sequence[Event]:
 
 
 @contextmanager
+def on_signals(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """SIGINT and SIGTERM go to `handler` for the length of a block."""
+    old = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, before in old.items():
+            signal.signal(number, before)
+
+
+@contextmanager
 def signals(stop: Stop, show: Callable[[str], bool] = lambda _: False) -> Iterator[None]:
     """
     SIGINT and SIGTERM: the first settles the nodes in flight, the second stops at once.
@@ -266,12 +279,8 @@ def signals(stop: Stop, show: Callable[[str], bool] = lambda _: False) -> Iterat
         if times in told and not show(f"interrupted: {told[times]}"):
             os.write(2, f"\ninterrupted: {told[times]}\n".encode())  # a signal handler must not use buffers
 
-    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with on_signals(ask):
         yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def names(nodes: Sequence[str]) -> list[str]:

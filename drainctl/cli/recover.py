@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from functools import partial
 
 import click
 
-from drainctl.cli.common import Options, events_of, global_options, go, wired
+from drainctl.cli.common import Options, events_of, global_options, go, on_signals, wired
 from drainctl.errors import DrainctlError, Exit, JournalError, LeaseHeld
 from drainctl.journal.replay import CLOSED, RolloutState
 from drainctl.overview import open_rollout
@@ -139,10 +138,5 @@ class Watcher:
 def _stopping() -> Iterator[threading.Event]:
     """Set by SIGINT and SIGTERM, while no rollout runs: that one has handlers of its own."""
     stop = threading.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    old = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
-    try:
+    with on_signals(lambda *_: stop.set()):
         yield stop
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

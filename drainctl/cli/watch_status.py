@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections import Counter
@@ -14,6 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from drainctl import overview
+from drainctl.cli.common import on_signals
 from drainctl.cli.show_status import board_of, flag_of, release, said_below, table
 from drainctl.model import NodeLook
 from drainctl.overview import Status
@@ -67,12 +67,8 @@ def _stopped_by(over: threading.Event) -> Iterator[None]:
     def stop(_number: int, _frame: object) -> None:
         over.set()
 
-    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with on_signals(stop):
         yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 # ---------------------------------------------------------------- the screen

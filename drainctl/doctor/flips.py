@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from drainctl.doctor.finding import Finding, Severity
-from drainctl.doctor.in_place import BESIDE, asked, closed, filled, going, nginx_of, slowest_s
+from drainctl.doctor.in_place import BESIDE, asked, closed, filled, going, slowest_s
 from drainctl.doctor.picture import Picture
 from drainctl.errors import ConfigError
 from drainctl.haproxy_cfg.model import Proxy, value
@@ -94,7 +94,7 @@ def _looked(picture: Picture) -> Iterator[tuple[Node, Nginx, NodeLook, lines.Ngi
         if not said.code:
             address = filled(cluster, node, cluster.service.address)
             look = lines.parse_inspect(said.out, address)
-            yield node, nginx_of(cluster, node), picture.survey.nodes[node.name], look
+            yield node, port_flip.nginx_of(cluster, node), picture.survey.nodes[node.name], look
 
 
 def not_running(picture: Picture) -> Iterator[Finding]:
@@ -110,7 +110,7 @@ def file(picture: Picture) -> Iterator[Finding]:
     """The upstream file: missing, unreadable, or somebody else's."""
     for node, said in asked(picture, PORT):
         if said.code in {Says.NO_FOLDER, Says.UNREADABLE}:
-            path = nginx_of(picture.cluster, node).file
+            path = port_flip.nginx_of(picture.cluster, node).file
             change = f"make {path} a file that {_user(picture, node)} may read, in a folder it may enter"
             seen = one_line(said.err)
             yield Finding("upstream-file-unreadable", closed(node, PORT), node.name, seen, change)
@@ -138,7 +138,7 @@ def folder(picture: Picture) -> Iterator[Finding]:
     """The file is replaced by rename, so its folder must be writable by drainctl's own user."""
     for node, facts in going(picture, PORT):
         if facts.folder in {"there", "missing"}:
-            path = str(nginx_of(picture.cluster, node).file).rpartition("/")[0] or "/"
+            path = str(port_flip.nginx_of(picture.cluster, node).file).rpartition("/")[0] or "/"
             user = _user(picture, node)
             there = facts.folder == "there"
             seen = f"{user} cannot write into {path}" if there else f"no folder {path}"
@@ -196,7 +196,7 @@ def ports(picture: Picture) -> Iterator[Finding]:
 def not_included(picture: Picture) -> Iterator[Finding]:
     """What nginx serves by is not what drainctl writes."""
     for node, facts in going(picture, PORT):
-        nginx, conf = nginx_of(picture.cluster, node), facts.conf
+        nginx, conf = port_flip.nginx_of(picture.cluster, node), facts.conf
         if conf is None or (conf.at or "").rpartition(":")[0] == nginx.file:
             continue
         where = f"upstream {nginx.upstream} is in {conf.at}" if conf.at else f"no upstream {nginx.upstream}"
@@ -214,7 +214,7 @@ def clients(picture: Picture) -> Iterator[Finding]:
     """A reload that loses requests of kept client connections, or that is said to and does not."""
     for node, facts in going(picture, PORT):
         keeps = facts.conf.keeps_clients if facts.conf else None
-        match nginx_of(picture.cluster, node).clients:
+        match port_flip.nginx_of(picture.cluster, node).clients:
             case "lost" if keeps is not True:
                 seen = f"nginx.clients = lost: measured in 5 reloads, {_losses(facts.version)} requests"
                 yield Finding("clients-lost", Severity.LOSES, node.name, seen, _cure(facts.version))
@@ -297,7 +297,7 @@ def shutdown(picture: Picture) -> Iterator[Finding]:
 def silent(picture: Picture) -> Iterator[Finding]:
     """Clients that connect and say nothing hold old workers, and with them the old process."""
     for node, facts in going(picture, PORT):
-        limit_s = nginx_of(picture.cluster, node).worker_limit_s
+        limit_s = port_flip.nginx_of(picture.cluster, node).worker_limit_s
         if facts.conf is None or facts.conf.client_header_timeout_s <= limit_s:
             continue
         then = picture.cluster.drain.then

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from drainctl.config.placeholders import fill, values_of
 from drainctl.doctor.finding import Severity
 from drainctl.doctor.picture import InPlace, Picture
-from drainctl.model import Cluster, Nginx, Node, Said
+from drainctl.model import Cluster, Node, Said
 
 BESIDE = frozenset({"socket-flip", "port-flip", "backup"})
 IN_PLACE = BESIDE | {"reload"}
@@ -37,18 +37,6 @@ def closed(node: Node, strategy: str) -> Severity:
 def filled(cluster: Cluster, node: Node, text: str | None) -> str:
     """A value of drainctl.yml on one node."""
     return fill(text or "", values_of(cluster, node, None))
-
-
-def nginx_of(cluster: Cluster, node: Node) -> Nginx:
-    """The section `nginx` on one node; without one, its defaults for an upstream named as the app."""
-    nginx = cluster.nginx or Nginx(cluster.app)
-    return nginx._replace(
-        file=filled(cluster, node, nginx.file),
-        test=filled(cluster, node, nginx.test),
-        reload=filled(cluster, node, nginx.reload),
-        pid=filled(cluster, node, nginx.pid),
-        generation=filled(cluster, node, nginx.generation),
-    )
 
 
 def slowest_s(picture: Picture, node: Node) -> float:

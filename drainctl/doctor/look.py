@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from drainctl.config.placeholders import fill, values_of
 from drainctl.doctor import in_place_line
-from drainctl.doctor.in_place import BESIDE, IN_PLACE, nginx_of
+from drainctl.doctor.in_place import BESIDE, IN_PLACE
 from drainctl.doctor.in_place_line import InPlaceAsked
 from drainctl.doctor.node_line import Asked, line, parse
 from drainctl.doctor.picture import InPlace, NodeFacts, Picture
@@ -19,6 +19,7 @@ from drainctl.model import Cluster, FlagFile, Node, Place
 from drainctl.overview import look_around, open_rollout
 from drainctl.rollout.inspect import inspect
 from drainctl.rollout.places import find_places
+from drainctl.strategies.port_flip import nginx_of
 from drainctl.threads import in_parallel
 
 if TYPE_CHECKING:

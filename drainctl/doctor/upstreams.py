@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from drainctl.doctor.finding import Finding, Severity
 from drainctl.doctor.flips import KEEPS_APP
-from drainctl.doctor.in_place import BESIDE, asked, closed, going, nginx_of, slowest_s
+from drainctl.doctor.in_place import BESIDE, asked, closed, going, slowest_s
 from drainctl.doctor.picture import InPlace, Picture
 from drainctl.nginx.settings import Member, Settings
 from drainctl.report.text import one_line, seconds
 from drainctl.strategies import backup, beside, hidden
+from drainctl.strategies.port_flip import nginx_of
 
 BACKUP = "backup"
 SHORT_S = 10.0  # a read limit below this is no limit for slow pages but one that fails them

@@ -31,6 +31,8 @@ from enum import IntEnum
 from shlex import quote
 from typing import NamedTuple
 
+from drainctl.node.shell import SAFE_ID
+
 FENCE, LOG = ".drainctl-fence", ".drainctl-log"
 KEPT = 10  # rollouts in the fence file
 LOG_MOST, LOG_LINES = 65536, 300  # bytes at which the log is shortened, lines that stay
@@ -164,12 +166,11 @@ def parse_line(line: str) -> Claim | None:
 
 
 def _known(release: str) -> str | None:
-    return release if _RELEASE.fullmatch(release) else None
+    return release if SAFE_ID.fullmatch(release) else None  # "-" is none
 
 
 _CLAIMED, _FENCED, _BUSY = "drainctl-claimed", "drainctl-fenced", "drainctl-busy"
 _LINE = re.compile(r"(\d{1,18}) (\S+) (\S+) (\S+) (\S+) (\S+) (.+)")
-_RELEASE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")  # as shell.SAFE_ID; "-" is none
 
 # What is ours is named fence_…: the line that follows may be a user's, and must find the rest as it was. The
 # lock is held by descriptor 9, which the line does not get: a daemon that it starts would hold it for ever.

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from enum import IntEnum
 from shlex import quote
+from typing import Any
 
 from drainctl.model import Disk
 
@@ -71,13 +72,18 @@ def clear_flag(path: str, rollout: str, *, steal: bool = False) -> str:
     return line(_CLEAR_FLAG, flag=path, rollout=rollout, steal="yes" if steal else "")
 
 
-def holder(text: str) -> str | None:
-    """The rollout that a flag's text names in its first line, or None."""
+def flag_facts(text: str) -> Mapping[str, Any]:
+    """What a flag tells: rollout, token, by, at, verb; nothing where drainctl did not write it."""
     try:
         first = json.loads(text.partition("\n")[0])
     except ValueError:
-        return None
-    rollout = first.get("rollout") if isinstance(first, dict) else None
+        return {}
+    return first if isinstance(first, dict) else {}
+
+
+def holder(text: str) -> str | None:
+    """The rollout that a flag's text names in its first line, or None."""
+    rollout = flag_facts(text).get("rollout")
     return rollout if isinstance(rollout, str) else None
 
 

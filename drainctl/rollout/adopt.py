@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from drainctl.config.placeholders import fill, values_of
 from drainctl.errors import ConfigError
 from drainctl.model import Cluster, Survey
 from drainctl.nginx import lines, upstream
@@ -18,15 +17,16 @@ def adoptions(cluster: Cluster, plan: Plan, seen: Survey) -> Mapping[str, str]:
     found = {}
     for name in plan.order:
         said = seen.nodes[name].inspected.get(port_flip.NAME)
-        if cluster.nginx is None or said is None or plan.ways[name].strategy != port_flip.NAME:
+        if said is None or plan.ways[name].strategy != port_flip.NAME:
             continue
-        file = fill(cluster.nginx.file or "", values_of(cluster, cluster.node(name), None))
+        nginx = port_flip.nginx_of(cluster, cluster.node(name))
+        file = str(nginx.file)
         old = lines.parse_inspect(said.out).file_text
-        if old is not None and _ours(old, cluster.nginx.upstream, file):
+        if old is not None and _ours(old, nginx.upstream, file):
             continue
         for step in plan.steps(cluster, name):
             if isinstance(step.act, WriteUpstream):
-                new = port_flip.upstream_text(cluster.nginx, step.act)
+                new = port_flip.upstream_text(nginx, step.act)
                 found[name] = upstream.diff(old or "", new, file)
     return found
 

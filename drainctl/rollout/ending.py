@@ -70,7 +70,12 @@ def ways_out(state: RolloutState) -> list[str]:
 def _by_hand(node: NodeState) -> str:
     if node.strategy == STORE:  # its machine and its board are in drainctl.yml, arb.check and arb.board
         return f"by hand: drainctl arb up HOST:PORT of {node.name} --board BOARD (takes its mark away)"
-    return f"by hand: drainctl restore {node.name} --steal (puts it into rotation as it is)"
+    return restore_by_hand(node.name)
+
+
+def restore_by_hand(name: str) -> str:
+    """The way out of one node's flag that is always there."""
+    return f"by hand: drainctl restore {name} --steal (puts it into rotation as it is)"
 
 
 def _onward(state: RolloutState) -> str:

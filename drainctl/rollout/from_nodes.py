@@ -7,7 +7,6 @@ For when the journal is lost. A node says which rollouts came to it and which re
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from typing import NamedTuple
 from drainctl.errors import ConfigError, PreflightError
 from drainctl.model import Cluster, NodeLook, Survey
 from drainctl.node.fence import Claim
+from drainctl.node.shell import flag_facts
+from drainctl.rollout import ending
 
 BY_HAND = frozenset({"drain", "restore"})  # rollouts of somebody who takes nodes out and puts them back
 
@@ -130,8 +131,8 @@ def _flag(look: NodeLook) -> Flag | None:
     text = look.disk.flag if look.disk else None
     if text is None:
         return None
+    told = flag_facts(text)
     try:
-        told = json.loads(text.partition("\n")[0])
         rollout, token = str(told["rollout"]), int(told["token"])
         claim = Claim(token, rollout, str(told["at"]), str(told["verb"]), None, None, str(told["by"]))
     except (ValueError, KeyError, TypeError):
@@ -256,8 +257,6 @@ def _ways(seen: Found, cluster: Cluster) -> list[str]:
                 f"    {taken.why})",
             ]
     ways += [
-        f"  by hand: drainctl restore {node.name} --steal (puts it into rotation as it is)"
-        for node in seen.nodes.values()
-        if node.flag is not None
+        f"  {ending.restore_by_hand(node.name)}" for node in seen.nodes.values() if node.flag is not None
     ]
     return ["", *ways] if ways else []

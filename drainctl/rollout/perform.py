@@ -13,7 +13,7 @@ from drainctl.config.placeholders import fill, values_of
 from drainctl.errors import BalancerError, CommandFailed
 from drainctl.http import Http
 from drainctl.machines import Machines
-from drainctl.model import Cluster, Nginx, Node, Place, Release, WarmUp, Word
+from drainctl.model import Cluster, Node, Place, Release, WarmUp, Word
 from drainctl.nginx import lines
 from drainctl.node.host import Host
 from drainctl.steps import (
@@ -174,10 +174,9 @@ class Performer:
 
     def _write_upstream(self, node: Node, act: WriteUpstream) -> str:
         """Render, put in place, let nginx test it; the old file comes back where that fails."""
-        nginx, known = self._cluster.nginx or Nginx(""), values_of(self._cluster, node, None)
-        file = fill(nginx.file or "", known)
-        line = lines.put(file, port_flip.upstream_text(nginx, act), fill(nginx.test, known))
-        return self._hosts[node.name].do(f"write {file}", line, WRITE_LIMIT_S).out.strip()
+        nginx = port_flip.nginx_of(self._cluster, node)
+        line = lines.put(str(nginx.file), port_flip.upstream_text(nginx, act), nginx.test)
+        return self._hosts[node.name].do(f"write {nginx.file}", line, WRITE_LIMIT_S).out.strip()
 
     def prune(self, node: Node, protect: frozenset[str]) -> str:
         """Delete the releases beyond `release.keep`, never one of `protect`; says which, "" where none."""

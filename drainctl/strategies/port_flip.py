@@ -48,7 +48,7 @@ SERVING_LIMIT_S = 10.0  # a failed reload never serves the new generation: nginx
 def journey(cluster: Cluster, node: Node, job: Job) -> tuple[Step, ...]:
     """Switch → start → warm → rewrite → (flag, aside) → reload → (restore, back) → workers → stop → watch."""
     new, old = _new_and_old(cluster, node, job)
-    nginx = _nginx(cluster, node)
+    nginx = nginx_of(cluster, node)
     serves = _serves(generation(job, new))
     around = cluster.balancers and nginx.clients == "nudge"
     flagged = around and cluster.health.flag is not None and cluster.health.check
@@ -71,7 +71,7 @@ def journey(cluster: Cluster, node: Node, job: Job) -> tuple[Step, ...]:
 
 def cannot(cluster: Cluster, node: Node, job: Job, seen: Seen) -> str | None:
     """Nginx does not run, its file is missing, foreign or not understood, or clients would be lost."""
-    nginx, said = _nginx(cluster, node), seen.host.inspected.get(NAME)
+    nginx, said = nginx_of(cluster, node), seen.host.inspected.get(NAME)
     if said is None or said.code:
         return unasked(node, said)
     look = lines.parse_inspect(said.out)
@@ -130,7 +130,7 @@ def question(cluster: Cluster, node: Node) -> str:
     How the processes answer, which generation serves, nginx and its workers, who listens on the ports, and
     the upstream file.
     """
-    nginx = _nginx(cluster, node)
+    nginx = nginx_of(cluster, node)
     ports = [beside.at_port(cluster, node, port, None) for port in cluster.service.ports]
     asked = "".join(f"{beside.question(cluster, node, port)}echo {beside.NEXT}" for port in ports)
     return (
@@ -140,7 +140,7 @@ def question(cluster: Cluster, node: Node) -> str:
 
 def live(cluster: Cluster, node: Node, look: NodeLook) -> str | None:
     """The port that serves: nginx's own workers say, else the file that they were started with."""
-    nginx, said = _nginx(cluster, node), look.inspected.get(NAME)
+    nginx, said = nginx_of(cluster, node), look.inspected.get(NAME)
     if said is None or said.code:
         return None
     ports = [str(port) for port in cluster.service.ports]
@@ -156,10 +156,10 @@ def live(cluster: Cluster, node: Node, look: NodeLook) -> str | None:
     return port if port in ports else None
 
 
-def _nginx(cluster: Cluster, node: Node) -> Nginx:
-    """The section with its placeholders filled for this node."""
+def nginx_of(cluster: Cluster, node: Node) -> Nginx:
+    """The section `nginx` on one node; without one, its defaults for an upstream named as the app."""
     known = values_of(cluster, node, None)
-    nginx = cluster.nginx or Nginx("")
+    nginx = cluster.nginx or Nginx(cluster.app)
     return nginx._replace(
         file=fill(nginx.file or "", known),
         test=fill(nginx.test, known),
