@@ -244,6 +244,10 @@ WHY = {
         "A reloaded HAProxy shows every server UP and sends it requests until its first check, a drained one "
         "too: up to one `inter`."
     ),
+    "idle-cut-at-reload": (
+        "A reload of HAProxy closes idle client connections at once; a request just being sent on one "
+        "is lost, and no client may send a POST twice."
+    ),
     "check-not-the-app": (
         "What answers the check is not what takes the requests: a dead app stays in rotation."
     ),

@@ -162,6 +162,26 @@ def state_file(picture: Picture) -> Iterator[Finding]:
         yield Finding("state-lost-at-reload", severity, cfg.where(proxy.line), seen, change)
 
 
+def idle_clients(picture: Picture) -> Iterator[Finding]:
+    """Frontends whose idle client connections are closed at a reload, with a request perhaps on its way."""
+    backends = {proxy.name for _, _, proxy, _ in picture.configured()}
+    for cfg in _once(picture):
+        for proxy in cfg.proxies:
+            if not _leads_to(proxy, backends) or proxy.settings.option("idle-close-on-response"):
+                continue
+            seen = f"{proxy.kind} {proxy.name} lacks `option idle-close-on-response`"
+            change = "option idle-close-on-response   (in defaults)"
+            yield Finding("idle-cut-at-reload", Severity.ADVICE, cfg.where(proxy.line), seen, change)
+
+
+def _leads_to(proxy: Proxy, backends: set[str]) -> bool:
+    """Whether clients reach one of the backends through this frontend or listen."""
+    if proxy.kind == "listen":
+        return proxy.name in backends
+    default = proxy.default_backend.value if proxy.default_backend else None
+    return not backends.isdisjoint({default, *(name.value for name in proxy.use_backends)})
+
+
 def check_target(picture: Picture) -> Iterator[Finding]:
     """A check that goes to another address or port than the requests do."""
     for cfg, proxy, node, server in _checked(picture):

@@ -24,6 +24,7 @@ from drainctl.arb import FileBoard, board_of
 from drainctl.arb.board import Down
 from drainctl.lab.arb import NAMES, PAIRS, ArbLab
 from drainctl.lab.arb_load import ArbLoad
+from tests.conftest import SLOW
 
 pytestmark = pytest.mark.real
 
@@ -158,11 +159,14 @@ def test_a_machine_that_somebody_took_down_is_a_reason_not_to_begin(lab, board, 
 def test_a_bad_release_is_put_back_and_no_request_fails(lab, board, capsys, how):
     fault, words = BAD[how]
     lab.release("bad", **fault)
-    config = configure(lab, {"limit: 30s": "limit: 4s", "max_failed: 0": "max_failed: 0, patience: 3s"})
+    # The limit is the good release's as well, when it is put back.
+    limit = {"limit: 30s": f"limit: {4 * SLOW:g}s", "max_failed: 0": "max_failed: 0, patience: 3s"}
+    config = configure(lab, limit)
     with loaded(lab, capsys):
         said = cli(config, "deploy", archive(lab, "bad"), "--yes")
-    assert said.code == 1, said
-    assert words in said.err, said
+        assert said.code == 1, said
+        assert words in said.err, said
+        assert current(lab) == {"v1"}, said  # told before the load asks a machine that was left out
     assert current(lab) == answered(lab) == {"v1"}
     assert not board.down()
 

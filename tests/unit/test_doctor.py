@@ -58,6 +58,7 @@ READER = {"can_change": False}
 CUT, CUT_UP = "on-marked-down shutdown-sessions", "on-marked-up shutdown-backup-sessions"
 BACKUP = ("web3 10.0.0.13:80", "web3 10.0.0.13:80 backup")
 STICK = ("    option httpchk", "    stick-table type ip size 1m\n    stick on src\n    option httpchk")
+IDLE = "option idle-close-on-response"
 PERSIST = ("    option httpchk", "    option persist\n    option httpchk")
 ADMIN_TRACK = "backend admin\n    {}server a1 10.0.0.11:80 track shop/web1\n"
 DRAINS = "option httpchk GET /http-check\n    http-check disable-on-404\n    "
@@ -280,6 +281,11 @@ CASES: dict[str, tuple[Severity, Any, Any]] = {
         A,
         picture(cfg=edited(("    load-server-state-from-file global\n", ""))),
         picture(cfg=edited(("from-file global", "from-file local"))),
+    ),
+    "idle-cut-at-reload": (
+        A,
+        picture(cfg=f"{CFG}frontend www\n    bind :80\n    default_backend shop\n"),
+        picture(cfg=f"{CFG}frontend www\n    bind :80\n    default_backend shop\n    {IDLE}\n"),
     ),
     "check-not-the-app": (
         L,
