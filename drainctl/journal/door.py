@@ -27,8 +27,8 @@ class Holder(NamedTuple):
 class Lease(NamedTuple):
     """
     The right to change one cluster. token: grows with every new holder (fencing), and is never below the
-    store's clock when it was taken, in Unix seconds (etcd shows none: the controller's), so that those of
-    different stores can be compared. since_s: when this holder took it. until_s: by this machine's wall
+    store's clock when it was taken, in Unix milliseconds (etcd shows none: the controller's), so that those
+    of different stores can be compared. since_s: when this holder took it. until_s: by this machine's wall
     clock, Unix seconds, whatever the store's clock shows. For its holder never later than the store's own
     end (counted from before the store was asked); for others, from `held`, never earlier.
     """
@@ -57,12 +57,16 @@ class Store(Protocol):
         text: str = "",
         data: Mapping[str, Any] | None = None,
         mark: str | None = None,
+        lease: Lease | None = None,
     ) -> Event:
         """
         Write one event; it is on disk when this returns.
 
         mark: an id of the caller's making. After a StoreAway nobody knows whether the event was written;
-        appended again with the same mark it is there once.
+        appended again with the same mark it is there once. lease: written only while nobody else has taken
+        it, which is compared in the same transaction: whoever took it has read all that came before.
+
+        Raises: LeaseLost where another token is there or the lease was given back.
         """
         ...
 

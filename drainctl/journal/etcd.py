@@ -94,6 +94,7 @@ class EtcdStore:
         self._closed = False
         self._counters: dict[str, Found] = {}  # the counters as they were last
         self._unsettled: dict[str, Found] = {}  # marks of appends that were given up, and what they rest on
+        self._taken: dict[tuple[str, int], int] = {}  # cluster, token: the revision at which it was taken
         try:
             self._set_up()
         except BaseException:
@@ -118,6 +119,7 @@ class EtcdStore:
         text: str = "",
         data: Mapping[str, Any] | None = None,
         mark: str | None = None,
+        lease: Lease | None = None,
     ) -> Event:
         mark = mark or uuid.uuid4().hex
         at_s, text = self._clock(), shared.plain(text)
@@ -129,10 +131,13 @@ class EtcdStore:
                 seq = int(counted.value or 0) + 1
                 key = self._event_key(rollout, seq)
                 self._unsettled[mark] = counted
-                counted, there = self._count("seq", counted, [put(key, value)], key)
+                ours = [self._not_taken(lease)] if lease else []
+                counted, there = self._count("seq", counted, [put(key, value)], key, *ours)
+                del self._unsettled[mark]
                 if there is None or (there.value and _mark(there.value) == mark):
-                    del self._unsettled[mark]
                     return _event(rollout, seq, there.value if there else value)
+                if lease:
+                    _still(lease, self._lease(lease.cluster)[0])
 
     def events(self, rollout: str, after: int = 0) -> Sequence[Event]:
         events: list[Event] = []
@@ -227,8 +232,7 @@ class EtcdStore:
 
     def _prolonged(self, lease: Lease, record: _Record | None, alive: _Alive | None, ttl_s: float) -> Lease:
         while True:
-            if record is None or record.lease.token != lease.token or record.given_back:
-                raise shared.lost(lease, record.lease if record else None)
+            record = _still(lease, record)
             asked = self._clock()
             if alive and alive.ttl_s > math.ceil(ttl_s):  # it was asked to last longer, for a long act
                 left_s = self._left_s(alive)
@@ -265,7 +269,7 @@ class EtcdStore:
         ]
         bound = json.dumps({"id": granted["ID"], "ttl_s": ttl})
         writes = [put(alive_key, bound, int(granted["ID"]))]
-        made, _ = self._transact(as_seen, writes + ([put(record_key, written)] if written else []))
+        made = self._transact(as_seen, writes + ([put(record_key, written)] if written else []))
         return asked + int(granted["TTL"]) if made else None
 
     def _lease(self, cluster: str) -> tuple[_Record | None, _Alive | None]:
@@ -280,6 +284,13 @@ class EtcdStore:
     def _seen(self, lease: Lease, alive: _Alive) -> Lease:
         """For whoever waits for it: with the time by which it has ended for certain, unless it is renewed."""
         return lease._replace(until_s=self._clock() + self._left_s(alive) + 1)
+
+    def _not_taken(self, lease: Lease) -> dict[str, Any]:
+        """Compares: nobody took the lease after us, nor was it given back; both would write its record."""
+        at = (lease.cluster, lease.token)
+        if at not in self._taken:
+            self._taken[at] = _still(lease, self._lease(lease.cluster)[0]).revision
+        return unchanged(self._prefix + "leases/" + lease.cluster, self._taken[at])
 
     # ------------------------------------------------------------ transactions
 
@@ -299,22 +310,18 @@ class EtcdStore:
     def _set_up(self) -> None:
         key = self._prefix + "schema"
         with self._call("opening it"):
-            made, there = self._transact([unchanged(key, 0)], [put(key, str(VERSION))], [get(key)])
-        if not made and int(there[0].value) > VERSION:
+            made = self._transact([unchanged(key, 0)], [put(key, str(VERSION))])
+            there = "" if made else self._read("schema")[0].value
+        if there and int(there) > VERSION:
             raise JournalError(
-                f"journal {self.where} has schema {there[0].value}, this drainctl knows {VERSION}",
+                f"journal {self.where} has schema {there}, this drainctl knows {VERSION}",
                 hint="use the drainctl that wrote it, or a newer one",
             )
 
-    def _transact(
-        self, as_seen: list[Any], writes: list[Any], otherwise: list[Any] | None = None
-    ) -> tuple[int, list[Found]]:
-        """The revision that it was written at, or 0 and what the reads in `otherwise` found."""
-        asked = {"compare": as_seen, "success": writes, "failure": otherwise or []}
-        answer = self._members.ask("kv/txn", asked)
-        if answer.get("succeeded"):
-            return int(answer["header"]["revision"]), []
-        return 0, [found(response) for response in answer.get("responses", [])]
+    def _transact(self, as_seen: list[Any], writes: list[Any]) -> int:
+        """The revision that it was written at, or 0 where something was not as it was seen."""
+        answer = self._members.ask("kv/txn", {"compare": as_seen, "success": writes})
+        return int(answer["header"]["revision"]) if answer.get("succeeded") else 0
 
     def _count(
         self, name: str, counted: Found, writes: list[Any], key: str, *as_seen: Any
@@ -327,14 +334,16 @@ class EtcdStore:
         counter = self._prefix + name
         one_more = str(int(counted.value or 0) + 1)
         compare = [unchanged(counter, counted.revision), *as_seen]
-        revision, there = self._transact(compare, [put(counter, one_more), *writes], [get(counter), get(key)])
-        self._counters[name] = Found(one_more, revision) if revision else there[0]
-        return self._counters[name], None if revision else there[1]
+        if revision := self._transact(compare, [put(counter, one_more), *writes]):
+            self._counters[name], there = Found(one_more, revision), None
+        else:
+            self._counters[name], there = self._read(name, key.removeprefix(self._prefix))
+        return self._counters[name], there
 
     def _read(self, *names: str) -> list[Found]:
         """These keys, all of one moment."""
         gets = [get(self._prefix + name) for name in names]
-        answer = self._members.ask("kv/txn", {"compare": [], "success": gets, "failure": []})
+        answer = self._members.ask("kv/txn", {"success": gets})
         return [found(response) for response in answer["responses"]]
 
     def _range(self, start: str, end: str, limit: int) -> list[tuple[str, str]]:
@@ -371,6 +380,13 @@ def _record(cluster: str, there: Found) -> _Record | None:
     told = json.loads(there.value)
     lease = Lease(cluster, told["rollout"], Holder(*told["holder"]), told["token"], told["since_s"], 0.0)
     return _Record(lease, told["mark"], told["given_back"], there.revision)
+
+
+def _still(lease: Lease, record: _Record | None) -> _Record:
+    """The record, while it is this lease's. Raises: LeaseLost."""
+    if record is None or record.lease.token != lease.token or record.given_back:
+        raise shared.lost(lease, record.lease if record else None)
+    return record
 
 
 def _alive(there: Found) -> _Alive | None:

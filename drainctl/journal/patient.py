@@ -90,10 +90,13 @@ class PatientStore:
         text: str = "",
         data: Mapping[str, Any] | None = None,
         mark: str | None = None,
+        lease: Lease | None = None,
     ) -> Event:
         mark = mark or uuid.uuid4().hex  # one for all tries: so it is written once
         return self._patiently(
-            lambda: self._store.append(rollout, kind, node=node, step=step, text=text, data=data, mark=mark)
+            lambda: self._store.append(
+                rollout, kind, node=node, step=step, text=text, data=data, mark=mark, lease=lease
+            )
         )
 
     def events(self, rollout: str, after: int = 0) -> Sequence[Event]:

@@ -63,6 +63,13 @@ WRITE_EVENT = """
     WITH next AS (UPDATE drainctl_counter SET seq = seq + 1 RETURNING seq)
     INSERT INTO drainctl_events (seq, mark, at_s, rollout, kind, node, step, text, data)
     SELECT next.seq, %s, %s, %s, %s, %s, %s, %s, %s FROM next RETURNING seq"""
+# The lease's row is locked until the commit: whoever takes it waits for this event, or this finds it taken.
+WRITE_FENCED = """
+    WITH ours AS (
+        SELECT FROM drainctl_leases WHERE cluster = %s AND token = %s AND until <> 'epoch' FOR SHARE),
+    next AS (UPDATE drainctl_counter SET seq = seq + 1 FROM ours RETURNING seq)
+    INSERT INTO drainctl_events (seq, mark, at_s, rollout, kind, node, step, text, data)
+    SELECT next.seq, %s, %s, %s, %s, %s, %s, %s, %s FROM next RETURNING seq"""
 EVENT_COLUMNS = "seq, at_s, rollout, kind, node, step, text, data::text"
 READ_EVENTS = f"""SELECT {EVENT_COLUMNS} FROM drainctl_events
     WHERE rollout = %s AND seq > %s ORDER BY seq LIMIT %s"""  # noqa: S608 (a constant of ours)
@@ -81,7 +88,7 @@ ACQUIRE = """
     INSERT INTO drainctl_leases AS old
         (cluster, rollout, login, host, pid, started, boot, mark, token, since, until)
     VALUES (%(cluster)s, %(rollout)s, %(user)s, %(host)s, %(pid)s, %(started)s, %(boot)s, %(mark)s,
-        floor(extract(epoch FROM clock_timestamp())), clock_timestamp(),
+        floor(1000 * extract(epoch FROM clock_timestamp())), clock_timestamp(),
         clock_timestamp() + make_interval(secs => %(ttl)s))
     ON CONFLICT (cluster) DO UPDATE SET
         rollout = excluded.rollout, login = excluded.login, host = excluded.host, pid = excluded.pid,
@@ -157,6 +164,7 @@ class PostgresStore:
         text: str = "",
         data: Mapping[str, Any] | None = None,
         mark: str | None = None,
+        lease: Lease | None = None,
     ) -> Event:
         mark = mark or uuid.uuid4().hex
         row = (
@@ -169,13 +177,21 @@ class PostgresStore:
             shared.as_json(rollout, kind, data),
         )
 
-        def write(connection: _Limited) -> Sequence[Any]:
+        def write(connection: _Limited) -> Sequence[Any] | None:
             try:
-                return (_one(connection, WRITE_EVENT, (mark, *row))[0], *row)
+                if lease is None:
+                    return (_one(connection, WRITE_EVENT, (mark, *row))[0], *row)
+                fenced = (lease.cluster, lease.token, mark, *row)
+                if (written := connection.execute(WRITE_FENCED, fenced).fetchone()) is not None:
+                    return (written[0], *row)
+                return connection.execute(READ_MARKED, (mark,)).fetchone()
             except psycopg.errors.UniqueViolation:  # written before the connection was lost
                 return _one(connection, READ_MARKED, (mark,))
 
-        return _event(self._run(f"writing {kind}", write))
+        found = self._run(f"writing {kind}", write)
+        if found is None and lease is not None:
+            raise shared.lost(lease, self._lease(lease.cluster))
+        return _event(found or ())
 
     def events(self, rollout: str, after: int = 0) -> Sequence[Event]:
         found: list[Event] = []

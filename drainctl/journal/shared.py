@@ -26,10 +26,11 @@ def as_json(rollout: str, kind: str, data: Mapping[str, Any] | None) -> str:
 
 def next_token(last: int, now: float) -> int:
     """
-    The token of a new lease: higher than the last, and never below the clock (whole Unix seconds), so that
-    tokens of different stores can be compared, and whoever begins with an empty one is not behind.
+    The token of a new lease: higher than the last, and never below the clock (Unix milliseconds; now is in
+    seconds), so that tokens of different stores can be compared, and whoever begins with an empty one is not
+    behind.
     """
-    return max(last + 1, int(now))
+    return max(last + 1, int(now * 1000))
 
 
 def held(lease: Lease, now: float) -> LeaseHeld:

@@ -52,6 +52,8 @@ WRITE_LEASE = f"INSERT OR REPLACE INTO leases ({LEASE_COLUMNS}) VALUES (?, ?, ?,
 EVENT_COLUMNS = "at_s, rollout, kind, node, step, text, data"
 READ_EVENTS = f"SELECT seq, {EVENT_COLUMNS} FROM events WHERE rollout = ? AND seq > ? ORDER BY seq"  # noqa: S608
 WRITE_EVENT = f"INSERT INTO events ({EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+WRITE_FENCED = f"""INSERT INTO events ({EVENT_COLUMNS}) SELECT ?, ?, ?, ?, ?, ?, ?
+    WHERE EXISTS (SELECT 1 FROM leases WHERE cluster = ? AND token = ? AND until_s > 0)"""  # noqa: S608
 
 FREE_SPACE = "free some space there; `drainctl resume` or `drainctl abort` then goes on from the last event"
 OWNER = "check owner and mode of the file and of its folder, and that its disk is mounted for writing"
@@ -121,11 +123,18 @@ class SqliteStore:
         text: str = "",
         data: Mapping[str, Any] | None = None,
         mark: str | None = None,  # noqa: ARG002 (an append that failed has written nothing here)
+        lease: Lease | None = None,
     ) -> Event:
         at_s = self._clock()
         row = (at_s, rollout, kind, node, step, shared.plain(text), shared.as_json(rollout, kind, data))
         with self._using() as connection:
-            cursor = connection.execute(WRITE_EVENT, row)
+            if lease is None:
+                cursor = connection.execute(WRITE_EVENT, row)
+            else:
+                cursor = connection.execute(WRITE_FENCED, (*row, lease.cluster, lease.token))
+            if lease and not cursor.rowcount:
+                stored = connection.execute(READ_LEASE, (lease.cluster,)).fetchone()
+                raise shared.lost(lease, _lease(stored))
         return _event((cursor.lastrowid, *row))  # as it will be read, not as it was passed
 
     def events(self, rollout: str, after: int = 0) -> Sequence[Event]:

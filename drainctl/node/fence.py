@@ -65,11 +65,15 @@ class Fence:
 
 
 class Place(NamedTuple):
-    """Where a node keeps its fence. current: the link to the live release, "" where there is none."""
+    """
+    Where a node keeps its fence. current: the link to the live release, "" where there is none. had: that
+    release itself, where no link tells.
+    """
 
     file: str
     log: str
     current: str = ""
+    had: str = ""
 
 
 class Claim(NamedTuple):
@@ -109,6 +113,7 @@ def wrap(line: str, fence: Fence, at: Place, what: str, wait_s: float = SHORT_WA
         "file": at.file,
         "log": at.log,
         "current": at.current,
+        "had": at.had,
         "token": str(fence.token),
         "rollout": fence.rollout,
         "head": " ".join([fence.at, fence.verb, fence.to or "-"]),
@@ -210,6 +215,7 @@ fence_write() {{
   fence_was=-
   set -f; set -- $(grep -F -m 1 -- " $fence_rollout " "$fence_file" 2>/dev/null); set +f
   if [ $# -ge 6 ]; then fence_was=$6
+  elif [ -n "$fence_had" ]; then fence_was=$fence_had
   elif [ -n "$fence_current" ]; then
     fence_was=$(readlink -- "$fence_current"); fence_was=${{fence_was%/}}; fence_was=${{fence_was##*/}}
   fi

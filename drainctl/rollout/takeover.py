@@ -53,7 +53,7 @@ def _raise(by: Fence, errors: Mapping[str, DrainctlError]) -> None:
         raise LeaseHeld(
             "\n".join([*refused, f"  ours is token {by.token}, of rollout {by.rollout}"]),
             hint="where that controller runs, wait for it; where its clock or yours is wrong (a token is the "
-            "seconds since 1970), --steal takes the nodes from it",
+            "milliseconds since 1970), --steal takes the nodes from it",
         )
     if errors:
         told = [f"{name}: {str(error).removeprefix(f'{name}: ')}" for name, error in errors.items()]

@@ -129,6 +129,16 @@ def test_stealing_goes_below_a_higher_token_and_shuts_out_whom_it_was_stolen_fro
     assert node.claim(by(6, "r3")) == "raised", "the wrong clock is forgotten"
 
 
+def test_tokens_of_a_millisecond_are_compared_as_numbers_and_are_above_those_of_a_second(node):
+    """What an earlier drainctl left is in seconds, which are fewer digits."""
+    node.claim(by(1_795_566_712, "r1"))
+    assert node.claim(by(1_795_566_712_999, "r2")) == "raised"
+    assert node.claim(by(1_795_566_713_000, "r3")) == "raised", "one millisecond later"
+    for late in (by(1_795_566_712_999, "r2"), by(1_795_566_799, "r4")):
+        assert node.run("echo never", late).code == Says.FENCED
+    assert node.claims[0].token == 1_795_566_713_000
+
+
 def test_an_act_in_flight_is_waited_for_by_whoever_takes_over(node, until):
     running_one = threading.Thread(target=node.run, args=("sleep 1; echo over", by(5, "r1")))
     running_one.start()
@@ -293,14 +303,14 @@ def test_a_clock_that_was_wrong_needs_a_word(lab):
     [name, *_] = lab.settings.node_names
     path = lab.root(name) / fence.FENCE
     kept = path.read_text()
-    path.write_text(f"3000000000 r-odd 2065-01-24T05:20:00Z deploy v9 v1 them@elsewhere (pid 1)\n{kept}")
+    path.write_text(f"3000000000000 r-odd 2065-01-24T05:20:00Z deploy v9 v1 them@elsewhere (pid 1)\n{kept}")
     refused = fence_kit.drainctl(lab, "restart", "--only", name)
     assert refused.returncode == 4, refused.stderr
     assert "rollout r-odd (deploy v9) of them@elsewhere (pid 1) since 2065" in refused.stderr
     assert "--steal takes the nodes from it" in refused.stderr
     done = fence_kit.drainctl(lab, "restart", "--only", name, "--steal")
     assert done.returncode == 0, done.stderr
-    assert "fence stolen from 3000000000 r-odd" in done.stderr
+    assert "fence stolen from 3000000000000 r-odd" in done.stderr
     assert fence_kit.drainctl(lab, "restart", "--only", name).returncode == 0
 
 

@@ -119,7 +119,7 @@ def test_a_store_that_stays_away_leaves_the_rollout_open_for_resume(lab, store):
         assert said.code == 3, said
         assert "failed after" in said.err
         assert "stays open: nodes in flight are as they were left" in said.err
-        assert "`drainctl resume` goes on" in said.err
+        assert f"`drainctl -c {config} resume` goes on" in said.err
         assert current(lab)["web2"] != release, "web2 was not begun"
         resumed = cli(config, "resume")
     assert resumed.code == 0, resumed

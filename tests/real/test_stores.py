@@ -342,7 +342,7 @@ def test_holders_travel_through_the_store_unchanged(store):
 
 
 def test_the_token_grows_through_release_expiry_and_opening(url, store, until):
-    asked = int(time.time()) - 1
+    asked_ms = int(time.time() * 1000)
     first = store.acquire("shop", "r1", me(), 60)
     store.release(first)
     assert store.held("shop") is None
@@ -356,10 +356,11 @@ def test_the_token_grows_through_release_expiry_and_opening(url, store, until):
     again.close()
     tokens = [lease.token for lease in (first, second, third, fourth)]
     assert tokens == sorted(set(tokens))
-    assert asked <= first.token <= time.time() + 1, "a store's first one is its clock, in seconds"
+    assert asked_ms <= first.token <= time.time() * 1000, "a store's first one is its clock, in milliseconds"
 
 
-def test_an_old_holder_can_neither_renew_nor_release(store, until):
+def test_an_old_holder_can_neither_renew_nor_release_nor_write(store, until):
+    """Its last words would come after the other has read what there is: the store refuses them."""
     old = store.acquire("shop", "r1", me(), 0.3)
     until("the lease runs out", lambda: store.held("shop") is None)
     new = store.acquire("shop", "r2", me(), 60)
@@ -369,11 +370,46 @@ def test_an_old_holder_can_neither_renew_nor_release(store, until):
         store.renew(old, 15)
     store.release(old)
     assert same(store.held("shop"), new)
+    store.append("r1", "note", text="of the new one", lease=new)
+    with pytest.raises(LeaseLost, match=rf"taken over by .* for rollout r2 \(token {new.token}"):
+        store.append("r1", "note", text="too late", lease=old)
+    store.append("r1", "note", text="asked by another", lease=None)
     store.release(new)
-    with pytest.raises(LeaseLost, match="given back"):
-        store.renew(new, 15)
+    for late in (store.renew, lambda lease, _: store.append("r1", "note", lease=lease)):
+        with pytest.raises(LeaseLost, match="given back"):
+            late(new, 15)
+    assert [(event.seq, event.text) for event in store.events("r1")] == [
+        (1, "of the new one"),
+        (2, "asked by another"),
+    ], "what was refused took no number"
     with pytest.raises(LeaseLost, match="not in the store"):
         store.renew(new._replace(cluster="nowhere"), 15)
+
+
+def test_whoever_takes_the_lease_has_read_all_that_the_holder_before_ever_wrote(store, opened, ttl_s, until):
+    """It writes as fast as it can, and its lease runs out; what comes after the taking is refused."""
+    for number in range(2):
+        old = opened()
+        lease = old.acquire("shop", f"r{number}", Holder("deploy", "elsewhere", 1, 1, "boot"), ttl_s)
+        told: list[str] = []
+        writing = threading.Thread(target=_write_until_lost, args=(old, lease, told))
+        writing.start()
+        until("the lease runs out", lambda: store.held("shop") is None)
+        taken = store.acquire("shop", f"r{number}", me(), 60)
+        seen = store.events(lease.rollout)
+        writing.join()
+        assert f"token {taken.token}, ours {lease.token}" in told[0]
+        assert store.events(lease.rollout) == seen
+        assert len(seen) > 2
+        store.release(taken)
+
+
+def _write_until_lost(store: Store, lease: Lease, told: list[str]) -> None:
+    try:
+        while True:
+            store.append(lease.rollout, "note", lease=lease)
+    except LeaseLost as error:
+        told.append(str(error))
 
 
 def test_renewing_never_shortens_and_revives_what_nobody_took(store, until):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -94,8 +96,8 @@ def test_the_token_grows_through_release_and_expiry(path: Path) -> None:
     store.close()
     store = SqliteStore(path, clock=clock)
     fourth = store.acquire("shop", "r4", me(), 15)
-    begin = 1_000_000  # the clock's seconds, and never less than one more than before
-    assert [lease.token - begin for lease in (first, second, third, fourth)] == [0, 1, 15, 16]
+    begin = 1_000_000_000  # the clock's milliseconds, and never less than one more than before
+    assert [lease.token - begin for lease in (first, second, third, fourth)] == [0, 1, 15_000, 15_001]
     store.close()
 
 
@@ -106,6 +108,16 @@ def test_a_clock_that_was_set_back_makes_no_token_smaller(path: Path) -> None:
     store.release(first)
     clock.now -= 5000
     assert store.acquire("shop", "r2", me(), 15).token == first.token + 1
+    store.close()
+
+
+def test_a_token_of_a_journal_that_counted_in_seconds_is_below_all_that_follow(path: Path) -> None:
+    clock = Clock()
+    store = SqliteStore(path, clock=clock)
+    store.release(store.acquire("shop", "r1", me(), 15))
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("UPDATE leases SET token = 1000000")
+    assert store.acquire("shop", "r2", me(), 15).token == 1_000_000_000
     store.close()
 
 
