@@ -1,8 +1,9 @@
-# The one door. Every target does its own set-up in .venv; nothing here needs root.
+# The one door. Every target does its own set-up in .venv; none needs root, but to start a Docker engine.
 #
 #   make demo    a rolling deploy over a local cluster, under load: the naive way, then drainctl's
 #   make test    lint, types, and every test that this machine can carry
-#   make lint types bench docs record soak clean
+#   make compose-demo    the same over containers, by SSH and by the Docker engine
+#   make lint types bench docs record soak base-image compose-images clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -10,7 +11,7 @@ RUN    := $(VENV)/bin
 # Debian keeps servers where a normal user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: demo test lint types bench docs record soak clean help
+.PHONY: compose-demo compose-images base-image demo test lint types bench docs record soak clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -27,8 +28,22 @@ $(VENV)/.dev: $(VENV)/.lab
 	@$(RUN)/pip install --quiet --disable-pip-version-check --editable '.[lab,dev]'
 	@touch $@
 
+$(VENV)/.docker: $(VENV)/.lab
+	@$(RUN)/pip install --quiet --disable-pip-version-check --editable '.[lab,docker]'
+	@touch $@
+
 demo: $(VENV)/.lab
 	@$(RUN)/python -m drainctl.lab.demo
+
+# These three start a Docker engine where none answers, as root; what is built stays in ~/.cache/drainctl.
+compose-demo: $(VENV)/.docker
+	@$(RUN)/python -m drainctl.lab.compose_demo
+
+compose-images: $(VENV)/.docker
+	@$(RUN)/python -m drainctl.lab.compose images
+
+base-image: $(VENV)/.docker
+	@$(RUN)/python -m drainctl.lab.compose base
 
 test: lint types
 	$(RUN)/python -m pytest -q -n 3 --dist loadfile $(PYTEST)
@@ -56,7 +71,8 @@ record: $(VENV)/.lab
 	$(RUN)/python docs/record.py
 
 soak: $(VENV)/.dev
-	DRAINCTL_SOAK=1 $(RUN)/python -m pytest tests/unit/test_roll.py tests/faults tests/real --timeout 3600
+	DRAINCTL_SOAK=1 $(RUN)/python -m pytest -s tests/unit/test_roll.py tests/unit/test_schedules.py \
+		tests/unit/test_schedules_at_once.py tests/faults tests/real tests/docker --timeout 3600
 
 clean:
 	rm -rf $(VENV) .lab dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
