@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from drainctl.called import as_called
 from drainctl.errors import (
     ConfigError,
     DrainctlError,
@@ -27,6 +28,7 @@ from drainctl.errors import (
 )
 from drainctl.journal.lease import Keeper, me
 from drainctl.journal.patient import Patience
+from drainctl.journal.turn import Turn
 from drainctl.model import Cluster, Node
 from drainctl.node.fence import Fence
 from drainctl.node.shell import holder
@@ -83,12 +85,20 @@ class Controller:
         wired: its adapters; the caller closes them.
         listeners: told of every event (drainctl.report).
         stop: asked by signal handlers to end early.
+        say: gets a line for people where there is no event to tell yet, while it waits for the lease.
     """
 
-    def __init__(self, wired: Wired, listeners: Sequence[Listener] = (), stop: Stop | None = None) -> None:
+    def __init__(
+        self,
+        wired: Wired,
+        listeners: Sequence[Listener] = (),
+        stop: Stop | None = None,
+        say: Callable[[str], object] = lambda _: None,
+    ) -> None:
         self._wired = wired
         self._listeners = tuple(listeners)
         self._stop = stop or Stop()
+        self._say = say
 
     @property
     def cluster(self) -> Cluster:
@@ -130,6 +140,7 @@ class Controller:
         rollout = _new_id()
         record = self._recorder(rollout)
         with self._lease(rollout, record.patience, wait_s) as keeper:
+            record.right = keeper
             if wish.verb not in {"drain", "restore"}:
                 self._refuse_if_open()
             plan, seen, found = self.plan(wish)
@@ -159,6 +170,7 @@ class Controller:
         state = self._open_one(rollout)
         record = self._recorder(state.id)
         with self._lease(state.id, record.patience) as keeper:
+            record.right = keeper
             try:
                 hosts, told = self._take_over(state.id, state.verb, state.targets, keeper.lease, steal=steal)
             except PreflightError as error:
@@ -256,15 +268,16 @@ class Controller:
     def _lease(self, rollout: str, patience: Patience, wait_s: float = 0.0) -> Iterator[Keeper]:
         """The lease, kept until the block ends. Raises: LeaseHeld after wait_s seconds."""
         store, holder = self._wired.store, me()
-        deadline = time.monotonic() + wait_s
+        turn = Turn(wait_s, self._say)
         while True:
             try:
                 lease = store.acquire(self.cluster.app, rollout, holder, LEASE_S)
                 break
             except LeaseHeld:
-                if time.monotonic() >= deadline or self._stop.asked:
+                if not turn.left_s or self._stop.asked:
                     raise
-            time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
+            turn.held_by(store.held(self.cluster.app))
+            time.sleep(min(0.5, turn.left_s))
         keeper = Keeper(store, lease, LEASE_S, patience)
         try:
             yield keeper
@@ -288,7 +301,6 @@ class Controller:
         Raises: JournalError and LeaseLost: then nothing may be written any more, and `resume` goes on.
         """
         began = time.monotonic()
-        record.right = keeper
         world = self._world(rollout, plan, record, keeper, hosts, steal=steal)
         self._wired.fleet.keep(EVERY_S)
         try:
@@ -308,7 +320,8 @@ class Controller:
         seconds = time.monotonic() - began
         shown = proof(seen.tables, self._wired.fleet.overview(), plan.places, seconds)
         record("proof", _proof_text(shown), **shown)
-        lines = ending.lines(state_of(record.store, rollout)._replace(ended=outcome.outcome))
+        state = state_of(record.store, rollout)._replace(ended=outcome.outcome)
+        lines = [as_called(line, self.cluster.file) for line in ending.lines(state)]
         record(
             "rollout.ended",
             f"{outcome.outcome}: {outcome.why}",

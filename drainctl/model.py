@@ -66,7 +66,10 @@ class Balancer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One machine that runs the app. `server` is its name in HAProxy; `port` overrides connect.port."""
+    """
+    One machine that runs the app, or one container. `server` is its name in HAProxy; `port` overrides
+    connect.port; `container` is its name at the engine, the node's own where it is "".
+    """
 
     name: str
     host: str
@@ -75,17 +78,26 @@ class Node:
     user: str | None = None
     port: int | None = None
     vars: Mapping[str, str] = field(default_factory=dict)
+    container: str = ""
 
 
 class Connect(NamedTuple):
-    """How nodes are reached: `via` ssh or local; paths are expanded; None means what ssh_config says."""
+    """
+    How nodes are reached: `via` ssh, local or docker; paths are expanded; None means what ssh_config says.
 
-    via: Literal["ssh", "local"] = "ssh"
+    engine: URL of the Docker engine, with placeholders; None means what the environment says. user: also who
+    commands in a container run as. ca, cert and key: files for an engine reached by TLS.
+    """
+
+    via: Literal["ssh", "local", "docker"] = "ssh"
     user: str | None = None
     port: int | None = None
     key: str | None = None
     known_hosts: str | None = None
     timeout_s: float = 10.0
+    engine: str | None = None
+    ca: str | None = None
+    cert: str | None = None
 
 
 class ReleaseLayout(NamedTuple):
@@ -94,6 +106,17 @@ class ReleaseLayout(NamedTuple):
     root: str
     keep: int = 5
     shared: tuple[str, ...] = ()
+
+
+class ImageReleases(NamedTuple):
+    """
+    Releases that are images: a node is a container, and is replaced by one of another image.
+
+    repository: `registry/shop`; a release's id is its tag. keep: containers that stay, the live one too.
+    """
+
+    repository: str
+    keep: int = 5
 
 
 class Reload(NamedTuple):
@@ -163,7 +186,7 @@ class Socket(NamedTuple):
 class Arb(NamedTuple):
     """
     Machines of a replicated data store. board: where down marks are kept. pairs: machines with the same
-    data. check, lag, active: URLs or commands; lag is in seconds.
+    data. check, lag, active: URLs; lag answers seconds, active a number of queries.
     """
 
     board: str
@@ -266,7 +289,10 @@ class WatchPolicy(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """One app, its balancers and its nodes: all that drainctl.yml says. `file` is where it was read."""
+    """
+    One app, its balancers and its nodes: all that drainctl.yml says. `file` is where it was read. Of release
+    and images, one at most.
+    """
 
     app: str
     file: str
@@ -287,6 +313,7 @@ class Cluster:
     nginx: Nginx | None = None
     socket: Socket | None = None
     arb: Arb | None = None
+    images: ImageReleases | None = None
 
     def node(self, name: str) -> Node:
         """The node of that name. Raises: KeyError."""
@@ -551,11 +578,35 @@ class StoreLook(NamedTuple):
     board_error: str = ""
 
 
+class ContainerLook(NamedTuple):
+    """
+    What an engine shows of a node's container. release: its id, None where there is no container. status:
+    the engine's word (running, exited, …). health: of its HEALTHCHECK, "" where it has none. code: what it
+    exited with. restarts: how often the engine started it again. words: what there is to be told of one
+    that does not do: the engine's error, the last health check's output, the last lines that it wrote. fixed:
+    why it cannot be replaced, None where it can.
+    """
+
+    release: str | None
+    status: str = ""
+    health: str = ""
+    code: int = 0
+    oom_killed: bool = False
+    restarts: int = 0
+    words: str = ""
+    fixed: str | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.status == "running"
+
+
 class NodeLook(NamedTuple):
     """
     What a node itself showed; None where it was not asked. active: requests in flight on its sockets.
     probe: what a step's own question was answered. inspected: by strategy, what its was, before a rollout.
-    store: of a machine of a replicated store; replicas: the others that hold its data, by name.
+    store: of a machine of a replicated store; replicas: the others that hold its data, by name. container: of
+    a node that is one, where releases are images.
     """
 
     check: Answer | None = None
@@ -568,12 +619,14 @@ class NodeLook(NamedTuple):
     inspected: Mapping[str, Said] = NOTHING
     store: StoreLook | None = None
     replicas: Mapping[str, StoreLook] = NOTHING
+    container: ContainerLook | None = None
 
 
 class Release(NamedTuple):
     """
     One release to be rolled. archive: path of a local tar file, or None where nodes pull `url` or where
-    the release is already on the nodes. sha256 is of the archive, lower-case hex.
+    the release is already on the nodes. sha256 is of the archive, lower-case hex. image: `registry/shop:TAG`
+    where it is an image, and sha256 is the image's id then.
     """
 
     id: str
@@ -581,11 +634,12 @@ class Release(NamedTuple):
     sha256: str | None = None
     url: str | None = None
     size: int = 0
+    image: str | None = None
 
     @property
     def to_stage(self) -> bool:
         """Whether it has to be brought to the nodes first."""
-        return self.archive is not None or self.url is not None
+        return self.archive is not None or self.url is not None or self.image is not None
 
 
 class Survey(NamedTuple):

@@ -30,6 +30,7 @@ class Look(Enum):
     ACTIVE = "active"
     STORE = "store"  # arb: its check, lag, queries, and its mark on the board
     REPLICAS = "replicas"  # arb: the same of those that hold its data
+    CONTAINER = "container"  # of a node that is one: its state at the engine
 
 
 NOTHING_SEEN = NodeLook()
@@ -131,6 +132,31 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplaceContainer:
+    """
+    Put a container of `release` in the node's place, drained from its start; the one of before is kept,
+    stopped. anew: it is made of the rollout's image, as the one of before was made; else it is the kept one
+    of that release. limit_s: how long that may take.
+    """
+
+    release: str
+    limit_s: float
+    anew: bool
+
+    @property
+    def told(self) -> str:
+        return f"replace the container by {'one' if self.anew else 'the kept one'} of release {self.release}"
+
+
+@dataclass(frozen=True, slots=True)
+class RestartContainer:
+    """Stop the node's container and start it again, still drained."""
+
+    limit_s: float
+    told: str = "stop the container and start it again"
+
+
+@dataclass(frozen=True, slots=True)
 class RunOnNode:
     """
     Run a command of drainctl.yml on the node; `limit_s` bounds it; `release` is what its {release} stands
@@ -194,6 +220,8 @@ Act = (
     | ShutdownSessions
     | Stage
     | Switch
+    | ReplaceContainer
+    | RestartContainer
     | RunOnNode
     | OnNode
     | WriteUpstream

@@ -41,7 +41,7 @@ class Wired:
             for balancer in cluster.balancers
         ]
         self.fleet = Fleet(doors, every_s=LOOKS_APART_S)
-        self._transports = {node.name: open_transport(node, cluster.connect) for node in cluster.nodes}
+        self._transports = {node.name: open_transport(node, self._connect(node)) for node in cluster.nodes}
         self.hosts: Mapping[str, Host] = {node.name: self._host(node) for node in cluster.nodes}
         self.machines = Machines(
             cluster, self.http, fill=lambda node, text: fill(text, values_of(cluster, node, None))
@@ -73,14 +73,26 @@ class Wired:
             self._store.close()
             self._store = None
 
+    def _connect(self, node: Node) -> Connect:
+        """How this node is reached: the engine may differ from node to node."""
+        connect = self.cluster.connect
+        if connect.engine is None:
+            return connect
+        return connect._replace(engine=fill(connect.engine, values_of(self.cluster, node, None)))
+
     def _host(self, node: Node) -> Host:
-        return Host(
-            node,
-            self.cluster,
-            self._transports[node.name],
-            self.http,
-            fill=lambda template: fill(template, values_of(self.cluster, node, None)),
-        )
+        transport = self._transports[node.name]
+
+        def filled(template: str) -> str:
+            return fill(template, values_of(self.cluster, node, None))
+
+        if self.cluster.images:
+            from drainctl.node.container_host import ContainerHost
+            from drainctl.node.docker import DockerTransport
+
+            if isinstance(transport, DockerTransport):  # as drainctl.config has made sure
+                return ContainerHost(node, self.cluster, transport, self.http, fill=filled)
+        return Host(node, self.cluster, transport, self.http, fill=filled)
 
     def _ssh(self, address: str) -> Transport:
         """A connection to a balancer's machine: `[user@]host[:port]`, the rest as for the nodes."""
@@ -89,6 +101,8 @@ class Wired:
         if not host or (port and not port.isdigit()):
             raise ConfigError(f"{self.cluster.file}: ssh: found {address!r}, expected [user@]host[:port]")
         connect = self.cluster.connect
+        if connect.via == "docker":  # its user and key are of containers and their engine
+            connect = Connect()
         via = Connect(
             "ssh", user or connect.user, int(port) if port else None, connect.key, connect.known_hosts
         )

@@ -43,7 +43,9 @@ class BalancerDoor(Protocol):
         ...
 
     def shutdown_sessions(self, backend: str, server: str) -> None:
-        """`shutdown sessions server B/s`: requests in flight there are cut (502 to their clients)."""
+        """`shutdown sessions server B/s`: requests in flight there are cut (502 to their clients), those
+        that old workers carry too, where the master can be asked.
+        """
         ...
 
     def close(self) -> None:

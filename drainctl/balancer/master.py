@@ -9,7 +9,8 @@ Source: HAProxy management.txt, "9.4. Master CLI", "show proc", "@[!]<pid>".
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from drainctl.balancer import parse
 from drainctl.balancer.door import Server
@@ -19,6 +20,7 @@ from drainctl.errors import BalancerUnreachable
 from drainctl.model import OldWorker
 
 _PAUSE_S = 0.02
+T = TypeVar("T")
 
 
 class Master:
@@ -38,16 +40,25 @@ class Master:
         self._rows: dict[int, Rows] = {}
 
     def old_workers(self, wanted: frozenset[Server] | None) -> tuple[OldWorker, ...]:
-        """
-        Every old worker with its rows of the wanted servers. Raises: as BalancerDoor does.
+        """Every old worker with its rows of the wanted servers. Raises: as BalancerDoor does."""
+        return self._patiently(lambda: self._read(wanted))
 
+    def shutdown_sessions(self, backend: str, server: str) -> None:
+        """
+        Cut what old workers still carry to a server. An old worker refuses `shutdown sessions server` ("Proxy
+        is disabled."), so its sessions are ended one by one. Raises: as BalancerDoor does.
+        """
+        self._patiently(lambda: self._cut(backend, server))
+
+    def _patiently(self, do: Callable[[], T]) -> T:
+        """
         Two things look like a broken master and pass: while it reloads it listens to nobody (20 to 100 ms,
         more with big files), and a worker may end between the list and our question to it.
         """
         deadline = time.monotonic() + self._patience_s
         while True:
             try:
-                return self._read(wanted)
+                return do()
             except BalancerUnreachable as error:
                 if not hung_up(error) or time.monotonic() > deadline:
                     raise
@@ -64,6 +75,12 @@ class Master:
 
         _, shown = self._rows[worker.pid].read(ask, wanted)
         return OldWorker(worker.pid, worker.uptime, shown.servers)
+
+    def _cut(self, backend: str, server: str) -> None:
+        for worker in parse.show_proc(self._ask(["show proc"])[0]):
+            shown = self._ask([f"@!{worker.pid} show sess"])[0]
+            for session in parse.sessions(shown, backend, server):
+                self._ask([f"@!{worker.pid} shutdown session {session}"])
 
     def _ask(self, commands: Sequence[str]) -> list[str]:
         return parse.checked(self._who, commands, self._exchange.ask(commands))

@@ -206,6 +206,12 @@ def show_proc(text: str) -> tuple[OldProcess, ...]:
     return tuple(found)
 
 
+def sessions(text: str, backend: str, server: str) -> tuple[str, ...]:
+    """The ids of the sessions of one server, out of `show sess`."""
+    wanted = f" be={backend} srv={server} "
+    return tuple(line.partition(":")[0] for line in text.splitlines() if wanted in line)
+
+
 def cli_level(text: str) -> str:
     """The answer to `show cli level`: user, operator or admin. Raises: UnexpectedReply for anything else."""
     level = text.strip()

@@ -94,8 +94,10 @@ class RuntimeBalancer:
         self._change("set server {} state " + state, backend, server)
 
     def shutdown_sessions(self, backend: str, server: str) -> None:
-        """`shutdown sessions server B/S`; see BalancerDoor."""
+        """`shutdown sessions server B/S`, and each session of old workers; see BalancerDoor."""
         self._change("shutdown sessions server {}", backend, server)
+        if self._master is not None:
+            self._master.shutdown_sessions(backend, server)
 
     def _change(self, command: str, backend: str, server: str) -> None:
         """Done when HAProxy answers nothing; whatever it says instead is a refusal."""

@@ -11,6 +11,7 @@ import click
 
 from drainctl.cli.common import Options, ci_told, events_of, go, wired
 from drainctl.journal.replay import CLOSED, RolloutState
+from drainctl.journal.turn import Turn
 from drainctl.model import Cluster
 from drainctl.overview import open_rollout
 from drainctl.rollout import ending
@@ -54,9 +55,10 @@ def settle(
 def _left(adapters: Wired, wait_s: float) -> RolloutState | None:
     """The rollout that nobody goes on with; one whose drainctl lives is waited for, up to wait_s."""
     store, app = adapters.store, adapters.cluster.app
-    deadline = time.monotonic() + wait_s
-    while store.held(app) and time.monotonic() < deadline:
-        time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
+    turn = Turn(wait_s, partial(click.echo, err=True))
+    while (lease := store.held(app)) and turn.left_s:
+        turn.held_by(lease)
+        time.sleep(min(0.5, turn.left_s))
     state = open_rollout(store, app)
     return state if state and state.ended in {None, "interrupted"} else None
 

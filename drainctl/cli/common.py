@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from drainctl.called import DEFAULT, as_called
 from drainctl.errors import ConfigError, DrainctlError
 from drainctl.model import Amount, Cluster
 from drainctl.report.door import Listener
@@ -68,13 +69,18 @@ def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         before = ctx.obj or {}
         options = Options(
-            config=config or before.get("config") or "drainctl.yml",
+            config=config or before.get("config") or DEFAULT,
             output=output or before.get("output") or _usual_output(),
             junit=junit or before.get("junit"),
             verbose=verbose or bool(before.get("verbose")),
             yes=yes or bool(before.get("yes")),
         )
-        return command(options=options, **rest)
+        try:
+            return command(options=options, **rest)
+        except DrainctlError as error:
+            error.args = tuple(as_called(str(each), options.config) for each in error.args)
+            error.hint = error.hint and as_called(error.hint, options.config)
+            raise
 
     return wrapped
 
@@ -193,12 +199,18 @@ def go(
         before = past(adapters)
         view = live_view(options, before)
         report = reports(options, before, view)
-        it = controller.Controller(adapters, [report], stop)
+        it = controller.Controller(adapters, [report], stop, lambda text: _say(view, text))
         with _shown(view, adapters, it):
             try:
                 return do(it)
             finally:
                 report.close()
+
+
+def _say(view: TerminalReport | None, text: str) -> None:
+    """A line for people, on the live view where there is one."""
+    if view is None or not view.say(text):
+        click.echo(text, err=True)
 
 
 @contextmanager
@@ -213,12 +225,13 @@ def ci_told(options: Options, began: Callable[[], bool] = lambda: False) -> Iter
 
 def _tell_ci(options: Options, error: DrainctlError, *, began: bool) -> None:
     """An error that is no event, in the CI system's own form; stderr has it in any case."""
-    message, hint, code = str(error), error.hint, int(error.exit)
+    message, hint = (as_called(text, options.config) for text in (str(error), error.hint or ""))
+    code = int(error.exit)
     try:
         if options.output == "github":
             from drainctl.report import github
 
-            github.refused(message, hint, code, began=began)
+            github.refused(message, hint or None, code, began=began)
         if options.output == "gitlab":
             from drainctl.report import gitlab
 
@@ -226,7 +239,7 @@ def _tell_ci(options: Options, error: DrainctlError, *, began: bool) -> None:
         if options.junit and not began:
             from drainctl.report import junit
 
-            junit.refused(Path(options.junit), message, hint, code)
+            junit.refused(Path(options.junit), message, hint or None, code)
     except OSError as failed:
         click.echo(f"warning: the CI system was not told: {failed}", err=True)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
+from drainctl.called import as_called
 from drainctl.cli.common import Options, global_options, wired
 from drainctl.errors import ConfigError, Exit
 
@@ -49,7 +51,10 @@ def doctor(options: Options, files: tuple[str, ...], strict: bool) -> None:
     with wired(options) as adapters:
         cluster = adapters.cluster
         cfgs = _read(cluster, files)
-        found = examine(look(adapters, cfgs))
+        found = [
+            replace(each, change=as_called(each.change, cluster.file))
+            for each in examine(look(adapters, cfgs))
+        ]
     refused = worst(found) is Severity.REFUSES
     if options.output == "json":
         click.echo(findings_json(found, may_begin=not refused))

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from drainctl.called import as_called
 from drainctl.cli.common import Options, rollout, wired
 from drainctl.cli.show_status import board_of, table
 from drainctl.controller import Controller, Result
@@ -29,7 +30,7 @@ def show(options: Options) -> None:
     if options.output == "json":
         click.echo(json.dumps(as_json(cluster, found), indent=2))
         return
-    told = ["", *lines(found, cluster)]
+    told = ["", *(as_called(line, cluster.file) for line in lines(found, cluster))]
     if sys.stdout.isatty():
         told = wrapped_all(told, os.get_terminal_size(sys.stdout.fileno()).columns)
     click.echo("\n".join([*_table(cluster, seen), *told]))

@@ -32,8 +32,9 @@ def made_now(cluster: Cluster) -> Made:
 
 
 def absolute(source: str | None) -> str | None:
-    """A path as it may be used from any folder; URLs as they are."""
-    return source if source is None or "://" in source else os.path.abspath(source)  # noqa: PTH100 - no link is followed
+    """A path as it may be used from any folder; URLs and tags as they are."""
+    there = source is not None and "://" not in source and os.path.exists(source)  # noqa: PTH110 - see below
+    return os.path.abspath(source) if source is not None and there else source  # noqa: PTH100 - no link is followed
 
 
 def past(store: Store, app: str, line: str | None) -> list[Sequence[Event]]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from drainctl.called import as_called
 from drainctl.cli.common import Options, Over, events_of, global_options, names, rollout, wired
 from drainctl.cli.completion import node_names, rollout_ids
 from drainctl.controller import Controller, Result
@@ -36,6 +37,7 @@ class Source:
     sha256: str | None
     line: str | None
     adopt: bool = False
+    image: str | None = None
 
 
 def release_source(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,7 +45,14 @@ def release_source(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.argument("source", type=click.Path(), required=False)
     @click.option("--id", "release_id", metavar="ID", help="The release's id [default: the file's name].")
-    @click.option("--sha256", metavar="HEX", help="Expected sum of the archive; needed for a URL.")
+    @click.option(
+        "--image", metavar="IMAGE", help="An image with its tag, where release.image is configured."
+    )
+    @click.option(
+        "--sha256",
+        metavar="HEX",
+        help="Expected sum of the archive; needed for a URL. Of an image, its id.",
+    )
     @click.option(
         "--command",
         "line",
@@ -62,9 +71,10 @@ def release_source(command: Callable[..., Any]) -> Callable[..., Any]:
         sha256: str | None,
         line: str | None,
         adopt: bool,
+        image: str | None,
         **rest: Any,
     ) -> Any:
-        return command(source=Source(source, release_id, sha256, line, adopt), **rest)
+        return command(source=Source(source, release_id, sha256, line, adopt, image), **rest)
 
     return wrapped
 
@@ -113,9 +123,12 @@ steal_token = click.option(
 def prepared(cluster: Cluster, source: Source) -> Iterator[Release | None]:
     """The release that is named, checked. Raises: ConfigError, ReleaseError; nothing was touched."""
     if source.line is not None:
-        if source.source is not None:
+        if source.source is not None or source.image is not None:
             raise ConfigError("found SOURCE and --command, expected one of them")
         yield Release(source.release_id) if source.release_id else None
+        return
+    if source.image is not None or cluster.images is not None:
+        yield _image(cluster, source)
         return
     if source.source is None:
         raise ConfigError("found no SOURCE, expected an archive, a directory, a URL, or --command")
@@ -129,6 +142,20 @@ def prepared(cluster: Cluster, source: Source) -> Iterator[Release | None]:
         yield prepare(source.source, id=source.release_id, sha256=source.sha256, into=scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _image(cluster: Cluster, source: Source) -> Release:
+    if cluster.images is None:
+        raise ConfigError(f"{cluster.file}: --image needs release.image, the image without its tag")
+    if source.source is None and source.image is None:
+        raise ConfigError(
+            "found no SOURCE, expected a tag, an archive of `docker save`, --image, or --command"
+        )
+    from drainctl.node.image import prepare
+
+    return prepare(
+        cluster.images.repository, source.source, source.image, id=source.release_id, sha256=source.sha256
+    )
 
 
 @click.command()
@@ -158,6 +185,7 @@ def plan(options: Options, source: Source, over: Over, out: str | None, detailed
     """
     from drainctl.cli import plan_edges
     from drainctl.cli.show_plan import plan_text
+    from drainctl.rollout.container_changes import container_changes
     from drainctl.rollout.estimate import estimate
 
     with wired(options, over) as adapters, prepared(adapters.cluster, source) as release:
@@ -166,6 +194,7 @@ def plan(options: Options, source: Source, over: Over, out: str | None, detailed
         made, seen, found = Controller(adapters).plan(wish)
         found = [*plan_edges.unfinished(store, cluster.app), *found]
         expected = estimate(cluster, made, plan_edges.past(store, cluster.app, source.line))
+        changes = container_changes(made, adapters.hosts)
         told = document(
             cluster,
             made,
@@ -174,16 +203,18 @@ def plan(options: Options, source: Source, over: Over, out: str | None, detailed
             made=plan_edges.made_now(cluster),
             expected=expected,
             refused=found,
+            changes=changes,
         )
     if options.output == "json":
         click.echo(json.dumps(told, indent=2))
     else:
-        click.echo(plan_text(cluster, made, seen, found, expected))
+        click.echo(as_called(plan_text(cluster, made, seen, found, expected, changes), cluster.file))
     if found:
         raise click.exceptions.Exit(int(Exit.PREFLIGHT))
     if out:
         plan_edges.write(out, told)
-        click.echo(f"\nwritten; `drainctl deploy --plan {out}` does exactly this, or nothing", err=True)
+        done = f"\nwritten; `drainctl deploy --plan {out}` does exactly this, or nothing"
+        click.echo(as_called(done, cluster.file), err=True)
     if detailed and not told["already"]:
         raise click.exceptions.Exit(SOMETHING_TO_DO)
 
@@ -217,7 +248,7 @@ def deploy(
     steal: bool,
 ) -> None:
     """
-    Roll a release over the cluster: tar (gz, xz, zst), directory, or a URL that the nodes fetch.
+    Roll a release over the cluster: tar (gz, xz, zst), directory, a URL that the nodes fetch, or an image.
 
     With --plan, SOURCE need not be given. Where drainctl.yml, the release or the cluster is not as it was,
     every difference is named, nothing is touched, and it ends with 5.
@@ -227,6 +258,7 @@ def deploy(
     drainctl deploy build/ --id 1.4.2 --canary 1
     drainctl deploy https://ci.example.com/shop-1.4.2.tar.gz --sha256 9f86d0…
     drainctl deploy --command 'sudo /usr/local/bin/update-shop' --id 1.4.2
+    drainctl deploy --image shop:1.4.2
     drainctl deploy --plan plan.json
     drainctl deploy shop-1.4.2.tar.gz --abandoned abort --wait 60   # in a pipeline
     """
@@ -273,6 +305,7 @@ def _asked(source: Source, over: Over) -> Asked:
         over.at_once,
         over.canary,
         source.adopt,
+        source.image,
     )
 
 
@@ -286,13 +319,15 @@ def _as_planned(planned: Document, source: Source, over: Over) -> tuple[Source, 
         "--at-once": over.at_once,
         "--canary": over.canary,
         "--adopt": source.adopt,
+        "--image": source.image,
     }
     if twice := [name for name, value in given.items() if value not in (None, (), False)]:
         raise ConfigError(f"found --plan and {', '.join(twice)}, expected --plan alone: the plan says it")
     asked, release = asked_in(planned), planned["release"] or {}
-    sha256 = release.get("sha256") if release.get("url") else None
+    sha256 = release.get("sha256") if release.get("url") or release.get("image") else None
+    where = source.source or asked.source
     return (
-        Source(source.source or asked.source, release.get("id"), sha256, asked.command, asked.adopt),
+        Source(where, release.get("id"), sha256, asked.command, asked.adopt, asked.image),
         Over(asked.only, asked.at_once, asked.canary),
     )
 

@@ -6,7 +6,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
-from drainctl.model import Cluster, NodeLook, Place, Survey
+from drainctl.model import NOTHING, Cluster, NodeLook, Place, Release, Survey
 from drainctl.report.text import columns, seconds, size
 from drainctl.rollout.adopt import adoptions
 from drainctl.rollout.estimate import Estimate, StepTime, WayTime
@@ -19,7 +19,12 @@ SHORT_S = 0.05  # steps that take less are summed up
 
 
 def plan_text(
-    cluster: Cluster, plan: Plan, seen: Survey, found: Sequence[str], expected: Estimate | None = None
+    cluster: Cluster,
+    plan: Plan,
+    seen: Survey,
+    found: Sequence[str],
+    expected: Estimate | None = None,
+    changes: Mapping[str, Sequence[str]] = NOTHING,
 ) -> str:
     """What is there now, the waves, each step's exact commands, the time, and what stands against it."""
     lines = []
@@ -29,6 +34,7 @@ def plan_text(
         lines += ["", _policy(cluster), *_waves(cluster, plan)]
         lines += ["", *_way(cluster, plan, seen)]
         lines += _adopted(cluster, plan, seen)
+        lines += _containers(cluster, changes)
         lines += ["", *_time(expected)] if expected else []
     if found:
         lines += ["", "refused, nothing would be touched:"] if lines else ["refused, nothing was touched:"]
@@ -167,7 +173,7 @@ def _way(cluster: Cluster, plan: Plan, seen: Survey) -> list[str]:
     """By strategy, the steps of its first node; where the others' commands differ, each of them."""
     lines = []
     if plan.release and plan.release.to_stage:
-        lines.append(f"first, on every node: stage {plan.release.id} ({size(plan.release.size)})")
+        lines += _wrapped(f"first, on every node: {_staged(plan.release)}", rest="  ")
     by_way: dict[str, list[str]] = {}
     for name in plan.order:
         if strategy := plan.ways[name].strategy:
@@ -177,6 +183,13 @@ def _way(cluster: Cluster, plan: Plan, seen: Survey) -> list[str]:
         lines += _wrapped(f"then {which}, step by step (names as for {names[0]}):", rest="  ")
         lines += _steps(cluster, plan, seen, names)
     return lines
+
+
+def _staged(release: Release) -> str:
+    if release.image is None:
+        return f"stage {release.id} ({size(release.size)})"
+    how = f"loaded ({size(release.size)})" if release.archive else "pulled"
+    return f"image {release.image}, {how} where its engine does not have it"
 
 
 def _steps(cluster: Cluster, plan: Plan, seen: Survey, names: Sequence[str]) -> list[str]:
@@ -229,6 +242,15 @@ def _adopted(cluster: Cluster, plan: Plan, seen: Survey) -> list[str]:
     for (change,), names in _grouped(changes).items():
         lines += ["", f"nginx.file on {folded(names, cluster.names)} becomes drainctl's own:"]
         lines += [f"  {line}" for line in change.splitlines()]
+    return lines
+
+
+def _containers(cluster: Cluster, changes: Mapping[str, Sequence[str]]) -> list[str]:
+    """What differs between the containers and those that take their place; equal differences once."""
+    lines = []
+    for told, names in _grouped({name: tuple(each) for name, each in changes.items()}).items():
+        lines += ["", f"what differs in the new container of {folded(names, cluster.names)}:"]
+        lines += [line for text in told for line in _wrapped(text, "  ", "    ")]
     return lines
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from drainctl.called import as_called
 from drainctl.journal.replay import RolloutState
 from drainctl.model import NodeLook
 from drainctl.overview import Status
@@ -53,7 +54,8 @@ def said_below(status: Status, width: int | None = None) -> list[str]:
     wrong |= status.survey.errors
     faults = [f"{name}: {why.removeprefix(f'{name}: ')}" for name, why in wrong.items()]
     paragraphs = [[*faults, *status.notes], _foreign(status), _rollout(status)]
-    lines = [line for paragraph in paragraphs if paragraph for line in ("", *paragraph)]
+    said = [line for paragraph in paragraphs if paragraph for line in ("", *paragraph)]
+    lines = [as_called(line, status.cluster.file) for line in said]
     return lines if width is None else wrapped_all(lines, width)
 
 

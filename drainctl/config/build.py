@@ -19,6 +19,7 @@ from drainctl.model import (
     FlagFile,
     FlagHttp,
     Health,
+    ImageReleases,
     Nginx,
     Node,
     ReleaseLayout,
@@ -52,6 +53,7 @@ def build(file: Keys, path: str, environ: Mapping[str, str]) -> Cluster:
         nodes=tuple(_node(name, keys, file) for name, keys in file["nodes"].items()),
         connect=_connect(file["connect"], folder),
         release=_release(file["release"]),
+        images=_images(file["release"]),
         service=_service(file["service"]),
         health=_health(file["health"]),
         store=_store(file["store"], file["app"], folder, environ),
@@ -101,6 +103,7 @@ def _node(name: str, keys: Keys, file: Keys) -> Node:
         user=keys["user"],
         port=keys["port"],
         vars=keys["vars"],
+        container=keys["container"] or "",
     )
 
 
@@ -112,11 +115,20 @@ def _connect(keys: Keys, folder: str) -> Connect:
         key=absolute(keys["key"], folder) if keys["key"] else None,
         known_hosts=absolute(keys["known_hosts"], folder) if keys["known_hosts"] else None,
         timeout_s=keys["timeout"],
+        engine=keys["engine"],
+        ca=absolute(keys["ca"], folder) if keys["ca"] else None,
+        cert=absolute(keys["cert"], folder) if keys["cert"] else None,
     )
 
 
 def _release(keys: Keys | None) -> ReleaseLayout | None:
-    return ReleaseLayout(keys["root"], keys["keep"], tuple(keys["shared"])) if keys else None
+    if not keys or not keys["root"]:
+        return None
+    return ReleaseLayout(keys["root"], keys["keep"], tuple(keys["shared"]))
+
+
+def _images(keys: Keys | None) -> ImageReleases | None:
+    return ImageReleases(keys["image"], keys["keep"]) if keys and keys["image"] else None
 
 
 def _service(keys: Keys) -> Service:

@@ -19,6 +19,7 @@ Tree = Mapping[str, Any]
 
 # Keys whose texts may hold placeholders, with the names that only they know.
 TEMPLATES: Mapping[Path, frozenset[str]] = {
+    ("connect", "engine"): frozenset(),
     ("release", "root"): frozenset(),
     ("service", "restart"): frozenset({"release"}),
     ("service", "start"): frozenset({"release", "port", "socket"}),
@@ -81,6 +82,8 @@ def check(tree: Tree) -> Iterator[Problem]:
             yield from _balancer(("balancers", name), keys)
     yield from _backends(tree)
     yield from _nodes(tree)
+    yield from _containers(tree)
+    yield from _release(tree)
     yield from _vars(tree)
     yield from _flag(tree)
     yield from _service(tree)
@@ -144,6 +147,50 @@ def _nodes(tree: Tree) -> Iterator[Problem]:
             at = ("nodes", name, "host")
             text = f"found {found(host)} port {found(port)}, which is nodes.{other}'s, expected another"
             yield Problem(at, text)
+
+
+def _containers(tree: Tree) -> Iterator[Problem]:
+    """No two nodes are one container, unless their engines differ; and TLS has all its files."""
+    connect = _mapping(tree, "connect")
+    via = connect.get("via", "ssh")
+    for name in ("engine", "ca", "cert"):
+        if name in connect and via != "docker":
+            yield Problem(("connect", name), f"found via: {via}, expected docker with {name}", on_key=True)
+    engine = connect.get("engine", "")
+    if "ca" in connect and isinstance(engine, str) and not engine.startswith(("tcp://", "{")):
+        text = f"found engine {found(engine)}, expected tcp://HOST:PORT with ca"
+        yield Problem(("connect", "ca"), text, on_key=True)
+    if "cert" in connect and not {"ca", "key"} <= connect.keys():
+        yield Problem(("connect", "cert"), "found cert alone, expected ca and key with it", on_key=True)
+    taken: dict[tuple[object, object], str] = {}
+    for name, keys in _dicts(tree, "nodes") if via == "docker" else ():
+        here = keys.get("host") if isinstance(engine, str) and names_in(engine) else None
+        container = keys.get("container", name)
+        if (other := taken.setdefault((here, container), name)) != name:
+            at: Path = ("nodes", name, "container") if "container" in keys else ("nodes", name)
+            yield Problem(
+                at, f"found {found(container)}, which is nodes.{other}'s, expected a container of its own"
+            )
+
+
+def _release(tree: Tree) -> Iterator[Problem]:
+    """A folder, or an image; and an image's drain flag is put into the new container before it starts."""
+    release = tree.get("release")
+    if not isinstance(release, dict):
+        return
+    if ("root" in release) == ("image" in release):
+        what = "both root and image" if "root" in release else "neither root nor image"
+        yield Problem(("release",), f"found {what}, expected one of them", on_key=True)
+    if "image" not in release:
+        return
+    if "shared" in release:
+        yield Problem(("release", "shared"), "found it with image, expected it with root only", on_key=True)
+    if (via := _mapping(tree, "connect").get("via", "ssh")) != "docker":
+        yield Problem(("release", "image"), f"found connect.via = {via}, expected docker with an image")
+    flag = _mapping(tree, "health").get("flag")
+    if isinstance(flag, dict) and "path" not in flag:
+        text = "found no path, expected one: with release.image it is put into a container before that starts"
+        yield Problem(("health", "flag"), text, on_key=True)
 
 
 def _vars(tree: Tree) -> Iterator[Problem]:

@@ -24,7 +24,6 @@ class Kind(NamedTuple):
 
     name: in the reference's tables. expected: ends the sentence "found X, expected …". read: the text to
     what it means; ValueError refuses it. json: JSON Schema of the text or number in the file.
-    later: values (or schemes, `etcd://`) that this version refuses because a later one is to act on them.
     words: the values there are, where they can be listed.
     """
 
@@ -32,12 +31,7 @@ class Kind(NamedTuple):
     expected: str
     read: Callable[[str], Any]
     json: Mapping[str, Any]
-    later: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
-
-    def is_later(self, text: str) -> bool:
-        """Whether a refused text is one that a later version is to act on."""
-        return any(text.startswith(word) if word.endswith("://") else text == word for word in self.later)
 
 
 def _like(pattern: str) -> Callable[[str], str]:
@@ -132,11 +126,11 @@ def _ssh(text: str) -> str:
     return text
 
 
-def choice(*words: str, later: tuple[str, ...] = ()) -> Kind:
+def choice(*words: str) -> Kind:
     """One of some words."""
     expected = f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
     pattern = "|".join(words)
-    return Kind("word", expected, _like(pattern), {"enum": list(words)}, later, words)
+    return Kind("word", expected, _like(pattern), {"enum": list(words)}, words)
 
 
 TEXT = Kind("text", "a text", _filled, {"type": "string", "pattern": ANYTHING})
@@ -210,6 +204,17 @@ STORE = _text(
     "URL",
     "sqlite:///PATH, postgresql://… or etcd://HOST:PORT/PREFIX",
     r"sqlite:///[^\s\0][^\n\0]*|(?:postgres(?:ql)?|etcd)://[^\s\0]+",
+)
+ENGINE = _text(
+    "URL",
+    "unix:///PATH, ssh://[USER@]HOST[:PORT] or tcp://HOST:PORT",
+    r"unix:///\S+|ssh://[^\s/]+|tcp://[^\s/]+:[0-9]{1,5}|\{[A-Za-z_][A-Za-z0-9_]*\}",
+)
+CONTAINER = _text("name", "a container's name", r"[A-Za-z0-9][A-Za-z0-9_.-]{1,62}")
+REPOSITORY = _text(
+    "image",
+    "an image without a tag, such as registry.example.com/shop",
+    r"(?:[^\s/@:]+(?::[0-9]+)?/)?[^\s:@]+",
 )
 STRATEGY = choice("http-check", "socket-flip", "port-flip", "backup", "reload", "arb")
 BOARD = _text(

@@ -153,8 +153,8 @@ BALANCER = Section(
 
 NODE = Section(
     """
-    One machine that runs the app, under the name that drainctl's output and commands use for it. Two nodes
-    may not be the same server in HAProxy and, over SSH, not the same host and port.
+    One machine, or one container, that runs the app, under the name that drainctl's output and commands use
+    for it. Two nodes may not be the same server in HAProxy and, over SSH, not the same host and port.
     """,
     """
     nodes:
@@ -181,6 +181,12 @@ NODE = Section(
         "The ways to change this node's release, in place of the cluster's `strategy`.",
         examples=(["http-check"],),
     ),
+    Key(
+        "container",
+        kinds.CONTAINER,
+        "With `via: docker`, the container's name; the node's own name unless it is set.",
+        examples=("shop-web1",),
+    ),
     Key("port", kinds.PORT, "SSH port, in place of `connect.port`.", examples=(2222,)),
     Key("user", kinds.USER, "SSH user, in place of `connect.user`.", examples=("ops",)),
     Key(
@@ -195,23 +201,30 @@ NODE = Section(
 CONNECT = Section(
     """
     How nodes are reached. Over SSH, keys and host keys are checked strictly: a host that is not in
-    `known_hosts` is refused.
+    `known_hosts` is refused. Nodes that are containers are reached through their Docker engine, which needs
+    `pip install 'drainctl[docker]'` (docker.md).
     """,
     """
     connect: {via: ssh, user: deploy, key: ~/.ssh/deploy, known_hosts: ~/.ssh/known_hosts}
     """,
     Key(
         "via",
-        kinds.choice("ssh", "local", later=("docker",)),
-        "`ssh`, or `local` to run the nodes' commands on this machine.",
+        kinds.choice("ssh", "local", "docker"),
+        "`ssh`, `local` to run the nodes' commands on this machine, or `docker` to run them in containers.",
         "ssh",
     ),
-    Key("user", kinds.USER, "SSH user; else what ssh_config says.", examples=("deploy",)),
+    Key(
+        "user",
+        kinds.USER,
+        "SSH user, else what ssh_config says; with `via: docker` who commands in the container run as, else "
+        "the container's own user.",
+        examples=("deploy",),
+    ),
     Key("port", kinds.PORT, "SSH port; else what ssh_config says, or 22.", examples=(22,)),
     Key(
         "key",
         kinds.FILE,
-        "Private key file; else what ssh_config and the agent offer.",
+        "Private key file; else what ssh_config and the agent offer. With `via: docker`, that of `cert`.",
         examples=("~/.ssh/deploy",),
     ),
     Key(
@@ -221,12 +234,34 @@ CONNECT = Section(
         examples=("~/.ssh/known_hosts",),
     ),
     Key("timeout", kinds.LIMIT, "Most time that connecting to a node may take.", "10s"),
+    Key(
+        "engine",
+        kinds.ENGINE,
+        "With `via: docker`, the Docker engine: `unix:///PATH`, `ssh://[USER@]HOST[:PORT]` or "
+        "`tcp://HOST:PORT`; `{host}` and a node's `vars` are filled in. Else what DOCKER_HOST says, or the "
+        "local socket.",
+        examples=("unix:///var/run/docker.sock", "ssh://deploy@{host}", "tcp://{host}:2376"),
+    ),
+    Key(
+        "ca",
+        kinds.FILE,
+        "With `engine: tcp://…`, the authority that signed the engine's certificate; the connection is TLS "
+        "then.",
+        examples=("~/.docker/ca.pem",),
+    ),
+    Key(
+        "cert",
+        kinds.FILE,
+        "With `ca`, our own certificate; `key` is its key.",
+        examples=("~/.docker/cert.pem",),
+    ),
 )
 
 RELEASE = Section(
     """
     Where releases live on a node, in Capistrano's layout: `ROOT/releases/ID`, `ROOT/shared`, and
-    `ROOT/current`, a link to the live release.
+    `ROOT/current`, a link to the live release. Or, for nodes that are containers, the image that they are
+    made of: `release: {image: registry.example.com/shop}`.
     """,
     """
     release: {root: /srv/shop, keep: 5, shared: [media, .env]}
@@ -235,14 +270,20 @@ RELEASE = Section(
         "root",
         kinds.ABSOLUTE,
         "Folder of all releases, an absolute path.",
-        needed=True,
         examples=("/srv/shop",),
+    ),
+    Key(
+        "image",
+        kinds.REPOSITORY,
+        "Instead of `root`, with `via: docker`: the image without its tag. A release is a tag of it, and a "
+        "node is changed by a new container in place of the old one.",
+        examples=("registry.example.com/shop",),
     ),
     Key(
         "keep",
         kinds.AT_LEAST_ONE,
-        "How many releases stay on a node; older ones are removed when a rollout is done. The live "
-        "release and the one before it are needed to roll back.",
+        "How many releases stay on a node, of an image as stopped containers; older ones are removed when a "
+        "rollout is done. The live release and the one before it are needed to roll back.",
         5,
     ),
     Key(
@@ -251,6 +292,7 @@ RELEASE = Section(
         "Files and folders below `ROOT/shared` that every release links to, such as uploads and secrets.",
         examples=(["media", ".env"],),
     ),
+    json={"oneOf": [{"required": ["root"]}, {"required": ["image"]}]},
 )
 
 RELOAD = Section(
@@ -546,7 +588,8 @@ ROLLOUT = Section(
         kinds.LIMIT,
         "How long a node waits until the balancers show `keep_up` other servers UP, how much longer than "
         "`watch.for` the balancers may take to show a watched node, and how long a rollout waits for a "
-        "`store` that is away.",
+        "`store` that is away, or for a balancer that cannot be read: the clock of a step stands still "
+        "meanwhile.",
         "60s",
     ),
 )
@@ -561,7 +604,8 @@ DRAIN = Section(
         "then",
         kinds.choice("fallback", "wait", "force", "halt"),
         "Past the limit: `fallback` takes the next strategy, `wait` waits on, `force` cuts what is left "
-        "(`shutdown sessions`) and says how many, `halt` stops for a person.",
+        "(`shutdown sessions`; also of old workers, where `master` is configured), `halt` stops for a "
+        "person.",
         "fallback",
     ),
     Key(
@@ -574,7 +618,8 @@ DRAIN = Section(
     Key(
         "move_after",
         kinds.DURATION,
-        "With `sticky: move`: how long after it left rotation. Less than `limit`.",
+        "With `sticky: move`: how long after it left rotation at most; sooner where it is idle sooner. Less "
+        "than `limit`.",
         "10s",
     ),
 )

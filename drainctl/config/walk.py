@@ -42,7 +42,7 @@ def _one(kind: Kind, value: Any, at: Path, problems: list[Problem]) -> Any:
             return kind.read(value if isinstance(value, str) else str(value))
     except ValueError:
         pass
-    problems.append(_wrong(at, value, kind.expected, later=isinstance(value, str) and kind.is_later(value)))
+    problems.append(_wrong(at, value, kind.expected))
     return None
 
 
@@ -90,10 +90,9 @@ def _expected(holds: Shape) -> str:
     return "a list" if isinstance(holds, List) else "keys below it"
 
 
-def _wrong(at: Path, value: Any, expected: str, *, later: bool = False) -> Problem:
+def _wrong(at: Path, value: Any, expected: str) -> Problem:
     what = "***" if at[-1] == "auth" else found(value)
-    when = ", which is not available in this version" if later else ""
-    return Problem(at, f"found {what}{when}, expected {expected}")
+    return Problem(at, f"found {what}, expected {expected}")
 
 
 def _unknown(name: str, section: Section) -> str:

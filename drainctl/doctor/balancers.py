@@ -244,9 +244,8 @@ def sticky_finding(picture: Picture, balancer: str, where: str, seen: str) -> It
     if drain.sticky == "wait":
         ends = "cuts them" if drain.then == "force" else f"does `{drain.then}`"
         told = f"{seen}; drain.sticky = wait: after drain.limit = {drain.limit_s:g} s drainctl {ends}"
-        severity = Severity.LOSES if drain.then == "force" else Severity.SLOWER
         change = "drain: {sticky: move, move_after: 10s}   (in drainctl.yml)"
-        yield Finding("sticky-clients", severity, where, told, change)
+        yield Finding("sticky-clients", Severity.LOSES, where, told, change)
     elif not picture.can_nudge(balancer):
         told = f"{seen}; drain.sticky = move sets MAINT, which needs a socket of level admin"
         change = "level admin on its `stats socket` line, and `runtime:` in drainctl.yml"

@@ -43,8 +43,10 @@ def proof_of_restart(picture: Picture) -> Iterator[Finding]:
 
 
 def deployable(picture: Picture) -> Iterator[Finding]:
-    """A release cannot be deployed without a place for it and a restart."""
+    """A release cannot be deployed without a place for it and a restart; an image brings both."""
     cluster = picture.cluster
+    if cluster.images:
+        return
     wanted: list[tuple[str, object]] = [("release.root", cluster.release)]
     if any("http-check" in node.strategy for node in cluster.nodes):
         wanted.append(("service.restart", cluster.service.restart))

@@ -97,7 +97,8 @@ WHY = {
     "versions-differ": "What was tried on one version was not tried on the other.",
     "sticky-clients": (
         "A 404 stops new clients only: those with a cookie or a stick-table entry keep going to the drained "
-        "server, so a busy site never reaches zero."
+        "server. A busy site never reaches zero, and on a quiet one their next request may meet an app that "
+        "restarts."
     ),
     "agent-check": (
         "An agent's `ready` also lifts a MAINT that drainctl set, and its `drain` comes back after `ready`."
@@ -136,6 +137,10 @@ WHY = {
     "tool-missing": "A step of the rollout runs it on the node.",
     "current-not-link": (
         "A release is switched by renaming a link over `current`; a folder stands in its way."
+    ),
+    "fence-not-kept": (
+        "The node then refuses no controller that another one has replaced: one that was stopped for longer "
+        "than its lease and woken acts."
     ),
     "root-not-writable": "Releases cannot be unpacked or switched there by this user.",
     "disk-full": "A release needs room for its archive and for what is unpacked from it.",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from shlex import quote
 
 from drainctl.doctor.picture import Folder, NodeFacts, User
+from drainctl.node import fence
 
 TOOLS = ("tar", "sha256sum", "shasum", "openssl", "ss", "awk", "readlink", "curl", "wget", "python3")
 _ENDS = {";", "&&", "||", "|", "&", ">", ">>", "<", "(", ")"}
@@ -38,6 +39,7 @@ class Asked:
 def line(asked: Asked) -> str:
     """The command. It always ends with 0, unless it could not run at all."""
     program, allowed = program_of(asked.restart or "")
+    kept = fence.place(asked.root, asked.flag)
     mine = f" and src {asked.address}" if asked.address else ""
     values = {
         "tools": " ".join(TOOLS),
@@ -47,6 +49,8 @@ def line(asked: Asked) -> str:
         "program": program,
         "allowed": allowed,
         "filter": f"sport = :{asked.port}{mine}" if asked.port else "",
+        "fence": kept.file if kept else "",
+        "log": kept.log if kept else "",
     }
     given = "".join(f"{name}={quote(value)}\n" for name, value in values.items())
     return f"LC_ALL=C; export LC_ALL\n{given}{_LOOK}"
@@ -134,6 +138,7 @@ def parse(out: str, asked_s: float = 0.0, answered_s: float = 0.0) -> NodeFacts:
         free_kb=number("free"),
         release_kb=number("release"),
         lacks=tuple(said["lacks"]),
+        unfenced=tuple(said["unfenced"]),
     )
 
 
@@ -149,7 +154,8 @@ def _user(text: str) -> User:
 
 # `command -v` calls a file that is not executable found in some shells, so paths are tested. The folders
 # above the flag are those of its physical path, which is what the kernel searches. Of the processes on the
-# check's port only those of the own user are seen, unless that is root.
+# check's port only those of the own user are seen, unless that is root. The fence is replaced, which a folder
+# like /tmp refuses where it is another's; its log is appended to.
 _LOOK = """\
 PATH=$PATH:/usr/sbin:/sbin
 echo drainctl-doctor
@@ -171,6 +177,15 @@ if [ -n "$flag" ]; then
     [ "$path" = / ] && break
     path=$(dirname -- "$path")
   done
+fi
+if [ -n "$fence" ]; then
+  folder=$(dirname -- "$fence")
+  if [ -d "$folder" ]; then
+    if ! [ -w "$folder" ]; then echo "unfenced $fence"
+    elif [ -e "$fence" ] && [ -k "$folder" ] && ! [ -O "$fence" ]; then echo "unfenced $fence"
+    fi
+    if [ -e "$log" ]; then [ -w "$log" ] || echo "unfenced $log"; fi
+  fi
 fi
 if [ -n "$filter" ] && command -v ss >/dev/null; then
   for pid in $(ss -Hltnp "$filter" 2>/dev/null | tr ',' '\\n' | sed -n 's/^pid=//p'); do

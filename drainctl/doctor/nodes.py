@@ -175,6 +175,17 @@ def root(picture: Picture) -> Iterator[Finding]:
             yield Finding("current-not-link", severity, node.name, f"{path} is {is_}", change)
 
 
+def fence(picture: Picture) -> Iterator[Finding]:
+    """A node that cannot keep who acts on it, so that it refuses nobody."""
+    for node, facts in _looked(picture):
+        if facts.unfenced:
+            seen = f"{facts.user} cannot write {', '.join(facts.unfenced)}"
+            change = (
+                f"chown {facts.user} {facts.unfenced[-1]}   (on {node.name}; or its folder, or delete it)"
+            )
+            yield Finding("fence-not-kept", Severity.ADVICE, node.name, seen, change)
+
+
 def disk(picture: Picture) -> Iterator[Finding]:
     """Room for one more release: its archive, and the release itself."""
     for node, facts in _looked(picture):

@@ -48,7 +48,8 @@ class NodeFacts:
     or "missing". flag_path: the folders above the flag, the deepest first. serving: who listens on the
     check's port. unwritable: folders below release.root that this user cannot write, or root itself.
     current: "link", "dangling" (to nothing), "real" or "none". free_kb, release_kb: room on the disk, size
-    of the current release. lacks: files of release.shared that are not there.
+    of the current release. lacks: files of release.shared that are not there. unfenced: files of the node's
+    fence that this user cannot write.
     """
 
     now_s: int = 0
@@ -66,6 +67,7 @@ class NodeFacts:
     free_kb: int | None = None
     release_kb: int | None = None
     lacks: tuple[str, ...] = ()
+    unfenced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def naive_half(lab: Lab, wired: Wired, screen: Screen, rate: float) -> Half:
 
     screen.head(f"1/3 naive: v1 -> {NAIVE}, each node restarted in turn, HAProxy told nothing")
     screen.say("    While an app restarts, HAProxy still sends it a share of the requests.")
-    with _load(lab, NAIVE, rate) as seen:
+    with under(Load(lab.urls, rate=rate, slow_s=SLOW_S), NAIVE) as seen:
         before, began = look_around(wired).tables, time.monotonic()
         for name, took_s in restart_in_turn(lab, NAIVE):
             told = f"    {name}: restarting ... " if took_s is None else f"answers {NAIVE}, {took_s:.1f} s\n"
@@ -55,8 +55,8 @@ def drained_half(lab: Lab, wired: Wired, screen: Screen, rate: float) -> Half:
     screen.head(f"2/3 drainctl: {NAIVE} -> {DRAINED}, each node drained first and watched afterwards")
     screen.say("    A node gets no new requests, ends those in flight, and only then restarts.")
     screen.say(f"    $ {program('drainctl')} -c {short(lab.config)} \\\n        deploy {short(archive)}")
-    with _load(lab, DRAINED, rate) as seen:
-        result = _deploy(wired, archive, screen)
+    with under(Load(lab.urls, rate=rate, slow_s=SLOW_S), DRAINED) as seen:
+        result = deploy(wired, archive, screen)
         if result.outcome == "interrupted":
             raise KeyboardInterrupt
     problem = None if result.outcome == "done" else f"the rollout ended {result.outcome}: {result.why}"
@@ -65,10 +65,10 @@ def drained_half(lab: Lab, wired: Wired, screen: Screen, rate: float) -> Half:
 
 
 @contextmanager
-def _load(lab: Lab, release: str, rate: float) -> Iterator[list[Report]]:
+def under(load: Load, release: str) -> Iterator[list[Report]]:
     """Load around a rollout; the list holds its report afterwards. In the end only `release` may answer."""
     seen: list[Report] = []
-    load = Load(lab.urls, rate=rate, slow_s=SLOW_S).start()
+    load.start()
     try:
         time.sleep(CALM_S)
         yield seen
@@ -87,7 +87,7 @@ def _told(screen: Screen, half: Half) -> Half:
     return half
 
 
-def _deploy(wired: Wired, archive: Path, screen: Screen) -> Result:
+def deploy(wired: Wired, archive: Path, screen: Screen) -> Result:
     """What `drainctl deploy` does: the live view on a terminal, else plain lines."""
     from drainctl.controller import Controller
     from drainctl.node.archive import prepare

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
@@ -17,7 +17,8 @@ from drainctl.lab.report import Report
 
 class Load:
     """
-    A load generator run by this process. Keyword arguments are those of `drainctl.lab.plan.Plan`.
+    A load generator run by this process. Keyword arguments are those of `drainctl.lab.plan.Plan`. `python`
+    starts a Python that has this package: another one than ours where it is to run in a container.
 
         with Load(lab.urls, clients=16) as load:
             ...                         # roll a release
@@ -28,7 +29,10 @@ class Load:
     not to be trusted: it could not keep its rate, or could not send.
     """
 
-    def __init__(self, urls: Iterable[str], **plan: Any) -> None:
+    def __init__(
+        self, urls: Iterable[str], *, python: Sequence[str] = (sys.executable,), **plan: Any
+    ) -> None:
+        self.python = python
         self.plan = Plan(tuple(urls), **plan)
         self.report = Report()
         self._process: subprocess.Popen[str] | None = None
@@ -39,7 +43,7 @@ class Load:
 
     def start(self) -> Self:
         """Returns when the generator has begun."""
-        argv = [sys.executable, "-m", "drainctl.lab.generator", json.dumps(asdict(self.plan))]
+        argv = [*self.python, "-m", "drainctl.lab.generator", json.dumps(asdict(self.plan))]
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._hear("started")
         return self

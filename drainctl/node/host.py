@@ -10,7 +10,18 @@ from shlex import quote
 from typing import BinaryIO, Protocol
 
 from drainctl.errors import CommandFailed, CommandTimedOut, Fenced, ReleaseError, TransportError
-from drainctl.model import Answer, Cluster, Disk, Flag, FlagCommands, FlagFile, FlagHttp, Node, Release
+from drainctl.model import (
+    Answer,
+    Cluster,
+    ContainerLook,
+    Disk,
+    Flag,
+    FlagCommands,
+    FlagFile,
+    FlagHttp,
+    Node,
+    Release,
+)
 from drainctl.node import fence, shell
 from drainctl.node.door import Done, Transport
 from drainctl.node.fence import Claim, Fence
@@ -106,6 +117,10 @@ class Host:
             seen = shell.parse_disk(self._look("look at the disk", shell.disk(root, path)).out)
         return seen._replace(flag=self._flag_by_http(flag)) if isinstance(flag, FlagHttp) else seen
 
+    def container(self) -> ContainerLook | None:
+        """The state of a node that is a container, where releases are images; None for every other node."""
+        return None
+
     def set_flag(self, text: str) -> None:
         """Turn /http-check to 404. Raises: CommandFailed, naming the rollout whose flag is there already."""
         match self._flag:
@@ -167,6 +182,20 @@ class Host:
         """Point `current` at a release. Raises: CommandFailed (not there; `current` is no link)."""
         self.do(f"switch to {id_}", shell.switch(self._root, id_))
 
+    def replace(self, release: str, ref: str | None, flag: str) -> str:
+        """Put another container in the node's place (node.container_host). Raises: CommandFailed, Fenced."""
+        del ref, flag
+        raise self._no_container(f"replace it by {release}")
+
+    def restart_container(self) -> str:
+        """Stop the node's container and start it again. Raises: CommandFailed, Fenced."""
+        raise self._no_container("start it again")
+
+    def changes(self, ref: str) -> tuple[str, ...] | None:
+        """What a container of this image would have that the live one has not; None where nothing tells."""
+        del ref
+        return None
+
     def prune(self, keep: int, protect: Collection[str] = ()) -> tuple[str, ...]:
         """Delete old releases (see shell.prune); the deleted ids."""
         done = self.do("prune releases", shell.prune(self._root, keep, protect), STAGE_LIMIT_S)
@@ -189,7 +218,8 @@ class Host:
         port = asked.port or (443 if asked.scheme == "https" else 80)
         loopback = asked.hostname if (asked.hostname or "").startswith("127.") else None
         what = "count active requests"
-        return self._number(what, self._look(what, shell.active_requests(port, loopback)))
+        line = shell.active_requests(port, loopback, without_ss=self._cluster.connect.via == "docker")
+        return self._number(what, self._look(what, line))
 
     def close(self) -> None:
         """End the connection. May be called twice."""
@@ -276,6 +306,9 @@ class Host:
             left="it stays as it is",
             hint=f"`drainctl show {rollout}` tells what it does" if rollout else "it was not set by drainctl",
         )
+
+    def _no_container(self, what: str) -> CommandFailed:
+        return CommandFailed(f"{self._node.name}: {what}: it is no container", node=self._node.name)
 
     def _no_flag(self) -> CommandFailed:
         return CommandFailed(f"{self._node.name}: drainctl.yml has no health.flag", node=self._node.name)

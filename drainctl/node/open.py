@@ -10,11 +10,18 @@ if TYPE_CHECKING:
 
 
 def open_transport(node: Node, connect: Connect) -> Transport:
-    """A transport for one node; nothing is connected before its first command."""
+    """A transport for one node, `connect` filled in for it; nothing is connected before its first command."""
     if connect.via == "local":
         from drainctl.node.local import LocalTransport
 
         return LocalTransport()
+    if connect.via == "docker":
+        from drainctl.node.docker import DockerTransport
+        from drainctl.node.engine import Engine, Tls
+
+        tls = Tls(connect.ca, connect.cert, connect.key)
+        engine = Engine(connect.engine, tls, connect.timeout_s)
+        return DockerTransport(node.container or node.name, engine, node.user or connect.user or "")
     from drainctl.node.ssh import SshTransport
 
     return SshTransport(

@@ -7,7 +7,6 @@ poisons it; a channel ends with its command.
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from contextlib import closing, suppress
@@ -15,7 +14,9 @@ from shlex import quote
 from typing import TYPE_CHECKING, BinaryIO
 
 from drainctl.errors import CommandTimedOut, ConnectFailed
+from drainctl.node import group
 from drainctl.node.door import Done
+from drainctl.node.group import KILL_S, WRAPPED, Stderr
 from drainctl.node.link import Link, left_s
 from drainctl.node.route import Wanted, route
 from drainctl.node.tail import Tail
@@ -27,22 +28,9 @@ if TYPE_CHECKING:
 
 CHUNK = 65536
 TICK_S = 0.1  # an ended command's output must be quiet that long when something still holds it open
-KILL_S = 3.0  # how long killing a command may take
 SIGNALLED = 255  # the exit code when the server named none, as ssh(1) has it
 NOT_STARTED = "the command was not started"
 UNKNOWN = "whether the command ran to its end is unknown"
-
-# The line's own process is the leader of sshd's session, so its id is that of the group to kill. It is
-# told on stderr, since for a login as root sshd refuses the protocol's own "signal" request.
-_WRAPPED = "printf 'drainctl-pid %s\\n' $$ >&2\n"
-_PID = re.compile(r"drainctl-pid (\d+)\n")
-_KILL = """\
-kill -TERM -{pid} 2>/dev/null
-for i in 1 2 3 4 5 6 7 8 9 10; do kill -0 -{pid} 2>/dev/null || exit 0; sleep 0.1; done
-kill -KILL -{pid}
-sleep 0.1
-! kill -0 {pid} 2>/dev/null  # not of the group: where init reaps nothing, its dead stay in it
-"""
 
 
 class SshTransport:
@@ -81,9 +69,9 @@ class SshTransport:
         end = began + limit_s
         link, channel = self._session(end)
         with closing(channel):
-            self._start(channel, f"exec /bin/sh -c {quote(_WRAPPED + line)}", end)
+            self._start(channel, f"exec /bin/sh -c {quote(WRAPPED + line)}", end)
             feeder = _Feeder(channel, stdin)
-            out, err = Tail(), _Stderr()
+            out, err = Tail(), Stderr()
             ended = _collect(channel, out, err, end)
             code = channel.exit_status
             alive = link.alive
@@ -163,28 +151,6 @@ class SshTransport:
 
 def _words(error: Exception) -> str:
     return str(error) or "the connection was closed"
-
-
-class _Stderr(Tail):
-    """A command's stderr, with the line taken out that names its process."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._head = b""
-
-    def add(self, data: bytes) -> None:
-        if len(self._head) < 4096:
-            self._head += data[:4096]
-        super().add(data)
-
-    @property
-    def pid(self) -> int | None:
-        found = _PID.search(self._head.decode(errors="replace"))
-        return int(found[1]) if found else None
-
-    @property
-    def text(self) -> str:
-        return _PID.sub("", super().text, count=1)
 
 
 class _Wake(threading.Event):
@@ -300,7 +266,7 @@ def _kill(link: Link, pid: int | None) -> bool:
         suppress(SSHException, EOFError, OSError),
         closing(link.transport.open_session(timeout=KILL_S)) as channel,
     ):
-        _exec(channel, f"exec /bin/sh -c {quote(_KILL.format(pid=pid))}", end)
+        _exec(channel, f"exec /bin/sh -c {quote(group.kill(pid))}", end)
         channel.status_event.wait(left_s(end))
         return channel.exit_status == 0
     return False

@@ -65,7 +65,8 @@ def make_plan(
     for name, job in jobs.items():
         line = job.line or cluster.service.restart or ""
         fill(line, values_of(cluster, cluster.node(name), job.target))  # refused now, not on a drained node
-        if not line and wish.verb == "restart" and "http-check" in cluster.node(name).strategy:
+        needs_line = cluster.images is None and "http-check" in cluster.node(name).strategy
+        if not line and wish.verb == "restart" and needs_line:
             raise ConfigError(f"{cluster.file}: to restart {name}, service.restart is needed")
     previous = {name: disk.current for name, disk in disks.items()}
     live = {name: _live(cluster, name, seen.nodes[name]) for name in names}

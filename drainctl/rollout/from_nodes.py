@@ -121,7 +121,7 @@ def _node(
         current=look.disk.current if look.disk else None,
         releases=look.disk.releases if look.disk else (),
         answers=said,
-        asked=bool(cluster.health.version) and cluster.release is not None,
+        asked=bool(cluster.health.version) and _has_releases(cluster),
         flag=flag,
         claim=next((claim for claim in claims if last and claim.rollout == last.rollout), None),
     )
@@ -160,9 +160,9 @@ def back(seen: Found, cluster: Cluster, to: str | None = None) -> Back:
         f"{node.name} cannot be reached: {node.error}" for node in seen.nodes.values() if node.error
     ]:
         raise PreflightError("\n".join(missing), left="nothing was touched")
-    if cluster.release is None:
+    if not _has_releases(cluster):
         raise ConfigError(
-            f"{cluster.file} has no release.root, so no node can be put on another release",
+            f"{cluster.file} has no `release`, so no node can be put on another release",
             hint=_restores(seen) or "no node is out of rotation by a rollout",
         )
     if not seen.unfinished:
@@ -180,6 +180,10 @@ def back(seen: Found, cluster: Cluster, to: str | None = None) -> Back:
             hint="name one that all have: drainctl abort --from-nodes --to RELEASE",
         )
     return Back(release, tuple(node.name for node in nodes if node.out or not node.runs(release)), why)
+
+
+def _has_releases(cluster: Cluster) -> bool:
+    return cluster.release is not None or cluster.images is not None
 
 
 def _before(seen: Found) -> tuple[str, str]:

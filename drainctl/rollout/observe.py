@@ -59,7 +59,7 @@ class Observer:
         """What the node itself shows, as far as `looks` asks for it."""
         health = self._cluster.health
         active, active_error = None, None
-        disk = None
+        disk = container = None
         if Look.ACTIVE in looks:
             try:
                 active = self._hosts[node.name].active()
@@ -70,6 +70,11 @@ class Observer:
                 disk = self._hosts[node.name].disk()
             except DrainctlError:
                 disk = None  # not seen; the step's limit bounds how often it is asked again
+        if Look.CONTAINER in looks:
+            try:
+                container = self._hosts[node.name].container()
+            except DrainctlError:
+                container = None  # as the disk
         return NodeLook(
             check=self._get(node, health.check) if Look.CHECK in looks and health.check else None,
             ready=self._get(node, health.ready) if Look.READY in looks and health.ready else None,
@@ -79,6 +84,7 @@ class Observer:
             active_error=active_error,
             store=self._machines.look(node) if Look.STORE in looks else None,
             replicas=self._machines.replicas(node) if Look.REPLICAS in looks else {},
+            container=container,
         )
 
     def ask(self, node: Node, line: str) -> Said:

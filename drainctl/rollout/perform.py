@@ -23,6 +23,8 @@ from drainctl.steps import (
     MarkUp,
     Nudge,
     OnNode,
+    ReplaceContainer,
+    RestartContainer,
     RunOnNode,
     SetFlag,
     SetState,
@@ -64,6 +66,7 @@ class Performer:
         self._release = release
         self._flag_text = flag_text
         self._steal = steal
+        self._images: dict[str, str] = {}  # by node, the image that its engine has for this release
 
     def __call__(self, node: Node, act: Act) -> str:
         """
@@ -87,6 +90,8 @@ class Performer:
                 return self._machines.up(node, self._rollout)
             case Warm(pages):
                 return "; ".join(self._warm(node, page) for page in pages)
+            case ReplaceContainer() | RestartContainer():
+                return self._container(node, act)
         return self._on_node(node, act)
 
     def _turn(self, host: Host, act: SetFlag | ClearFlag) -> str:
@@ -104,7 +109,9 @@ class Performer:
             case Stage():
                 if self._release is None:
                     raise CommandFailed(f"{node.name}: no release to stage", node=node.name)
-                host.stage(self._release)
+                staged = host.stage(self._release)
+                if self._release.image:
+                    return self._same_image(node, self._release.image, staged)
                 return f"releases/{self._release.id} is there"
             case Switch(release):
                 host.switch(release)
@@ -119,8 +126,29 @@ class Performer:
             case WriteUpstream():
                 return self._write_upstream(node, act)
 
+    def _container(self, node: Node, act: ReplaceContainer | RestartContainer) -> str:
+        host = self._hosts[node.name]
+        if isinstance(act, RestartContainer):
+            return host.restart_container()
+        ref = self._release.image if act.anew and self._release else None
+        return host.replace(act.release, ref, self._flag_text())
+
+    def _same_image(self, node: Node, ref: str, image: str) -> str:
+        """One tag is one image on all engines. Raises: CommandFailed where another node has another."""
+        self._images[node.name] = image
+        other = next((name for name, there in self._images.items() if there != image), None)
+        if other is not None:
+            raise CommandFailed(
+                f"{node.name}: {ref} is {image[:19]} here, {self._images[other][:19]} on {other}",
+                node=node.name,
+                hint=f"`docker pull {ref}` on the engine that is behind, or deploy by another tag",
+            )
+        return f"{ref} is there ({image[:19]})"
+
     def nudge_out(self, node: Node, balancer: str) -> str:
-        """Tell one balancer again that the node is stopping: it was reloaded and forgot."""
+        """Tell one balancer again that the node is out: it was reloaded and forgot."""
+        if self._cluster.drain.sticky == "move":
+            return self._set_state(node, "maint", only=balancer)
         return self._nudge(node, "stopping", only=balancer)
 
     def _nudge(self, node: Node, health: Literal["stopping", "up"], only: str | None = None) -> str:
@@ -135,7 +163,7 @@ class Performer:
 
         return self._tell(node, "shutdown sessions", tell)
 
-    def _set_state(self, node: Node, state: str) -> str:
+    def _set_state(self, node: Node, state: str, only: str | None = None) -> str:
         """MAINT, or out of it: `ready` is told only to balancers that show MAINT; others need no word."""
         shown = self._fleet.look() if state == "ready" else {}
 
@@ -147,7 +175,7 @@ class Performer:
             elif row is not None and row.status.word is Word.MAINT:
                 door.set_state(place.backend, place.server, "ready")
 
-        return self._tell(node, f"state {state}", tell)
+        return self._tell(node, f"state {state}", tell, only)
 
     def _tell(
         self,
@@ -180,7 +208,7 @@ class Performer:
 
     def prune(self, node: Node, protect: frozenset[str]) -> str:
         """Delete the releases beyond `release.keep`, never one of `protect`; says which, "" where none."""
-        layout = self._cluster.release
+        layout = self._cluster.images or self._cluster.release
         if layout is None:
             return ""
         gone = self._hosts[node.name].prune(layout.keep, protect)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from drainctl.model import NOTHING, Cluster, NodeLook, Place, Release, Survey, Word
+from drainctl.model import NOTHING, Cluster, Disk, NodeLook, Place, Release, Survey, Word
 from drainctl.steps import Job, Seen, Step
 from drainctl.strategies.door import Strategy
 from drainctl.strategies.known import STRATEGIES
@@ -142,10 +142,7 @@ def refusals(cluster: Cluster, plan: Plan, survey: Survey, *, steal: bool = Fals
         for name in wave:
             seen = see_now(cluster, plan.places, name, survey, also_out=frozenset(wave) - {name})
             found += _held(seen, steal=steal)
-            if plan.jobs[name].switches and seen.host.disk and seen.host.disk.blocked:
-                found.append(
-                    f"{name}: `current` is not a link: move it away once, so that releases can be switched"
-                )
+            found += _unswitchable(name, plan.jobs[name], seen.host.disk or Disk())
             way = plan.ways[name]
             if way.strategy is None and len(way.passed) == 1:
                 why = way.passed[0][1]
@@ -155,6 +152,18 @@ def refusals(cluster: Cluster, plan: Plan, survey: Survey, *, steal: bool = Fals
             elif way.strategy is None:
                 found += [f"{name}: {each} cannot: {why}" for each, why in way.passed]
     return found
+
+
+def _unswitchable(name: str, job: Job, disk: Disk) -> list[str]:
+    """A `current` that cannot be switched, or that names what no failed node could be put back on."""
+    if job.switches and disk.blocked:
+        return [f"{name}: `current` is not a link: move it away once, so that releases can be switched"]
+    lost = disk.current is not None and disk.current not in disk.releases
+    # A rollback leads away from it: that is how it is mended.
+    if lost and job.verb != "rollback" and (job.switches or job.verb == "restart"):
+        mend = "`drainctl rollback --to RELEASE` puts it on one that is there"
+        return [f"{name}: `current` links to {disk.current}, which is not in releases/: no way back ({mend})"]
+    return []
 
 
 def see_now(

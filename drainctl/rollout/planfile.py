@@ -8,10 +8,11 @@ A plan as data: what `plan --output json` prints, `plan --out` writes, and `depl
 | made_at  | when, RFC 3339, UTC |
 | app      | of drainctl.yml |
 | config   | file, sha256: drainctl.yml as it was read |
-| asked    | source, id, command, only, at_once, canary, adopt: the command line, for doing it again |
-| release  | id, sha256, size, url: what would be rolled, or null |
+| asked    | source, id, command, only, at_once, canary, adopt, image: the command line, for doing it again |
+| release  | id, sha256, size, url, image: what would be rolled, or null |
 | waves    | [[node]], in their order |
-| nodes    | {node: release (now), target, strategy, reason, servers {place: status}, commands {step: line}} |
+| nodes    | {node: release (now), target, strategy, reason, servers {place: status}, commands {step: line},
+|          | container [text]: what differs in a new container; compared with nothing} |
 | steps    | [{step, act, until, limit_s}]: those of the first node; acts of others on its strategy differ in
 |          | names only |
 | expected | seconds, at_least, waves, rollouts, steps [{strategy, step, seconds, how}]: compared with
@@ -36,7 +37,17 @@ from drainctl.model import NOTHING, Cluster, FlagCommands, FlagFile, FlagHttp, N
 from drainctl.rollout.estimate import Estimate, StepTime
 from drainctl.rollout.plan import Plan
 from drainctl.rollout.walk import describe
-from drainctl.steps import ClearFlag, Nudge, RunOnNode, SetFlag, SetState, Stage, Step, Switch
+from drainctl.steps import (
+    ClearFlag,
+    Nudge,
+    ReplaceContainer,
+    RunOnNode,
+    SetFlag,
+    SetState,
+    Stage,
+    Step,
+    Switch,
+)
 
 VERSION = 1
 Document = Mapping[str, Any]
@@ -53,6 +64,7 @@ class Asked:
     at_once: str | None = None
     canary: int | None = None
     adopt: bool = False
+    image: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +88,7 @@ def document(
     made: Made,
     expected: Estimate | None = None,
     refused: Sequence[str] = (),
+    changes: Mapping[str, Sequence[str]] = NOTHING,
 ) -> dict[str, Any]:
     """The plan and the facts that it rests on, as the table above says."""
     release = plan.release
@@ -93,11 +106,21 @@ def document(
             "at_once": asked.at_once,
             "canary": asked.canary,
             "adopt": asked.adopt,
+            "image": asked.image,
         },
         "release": release
-        and {"id": release.id, "sha256": release.sha256, "size": release.size, "url": release.url},
+        and {
+            "id": release.id,
+            "sha256": release.sha256,
+            "size": release.size,
+            "url": release.url,
+            "image": release.image,
+        },
         "waves": [list(wave) for wave in plan.waves],
-        "nodes": {name: _node(cluster, plan, seen, name) for name in plan.order},
+        "nodes": {
+            name: _node(cluster, plan, seen, name) | {"container": list(changes.get(name, ()))}
+            for name in plan.order
+        },
         "steps": list(_steps(cluster, plan, seen)),
         "expected": expected and _expected(expected),
         "already": runs_already(cluster, plan, seen),
@@ -199,11 +222,22 @@ def exact(cluster: Cluster, plan: Plan, seen: Survey, name: str, step: Step) -> 
             return _told(plan, seen, name, f"health {health}")
         case SetState(state):
             return _told(plan, seen, name, f"state {state}")
+        case ReplaceContainer():
+            return _replaced(plan, node, step.act)
         case Stage() | Switch() if cluster.release:
             root = _filled(cluster, node, cluster.release.root)
             link = f"{root}/current -> releases/{step.act.release}"
             return link if isinstance(step.act, Switch) else f"unpack {root}/releases/{step.act.release}"
     return describe(step.act)
+
+
+def _replaced(plan: Plan, node: Node, act: ReplaceContainer) -> str:
+    """The old container's and the new one's names, and the new one's image."""
+    name = node.container or node.name
+    kept = f"{name}.drainctl-{plan.previous[node.name]}"
+    image = plan.release.image if act.anew and plan.release else None
+    new = f"create {name} of {image}, flagged" if image else f"rename {name}.drainctl-{act.release} to {name}"
+    return f"stop {name} and keep it as {kept}, {new}, start it"
 
 
 def _flag(cluster: Cluster, node: Node, *, set_: bool) -> str | None:
@@ -288,7 +322,7 @@ def differences(told: Document, now: Document, name: str) -> list[str]:
                     (told["release"] or {}).get(part),
                     (now["release"] or {}).get(part),
                 )
-                for part in ("id", "sha256", "url")
+                for part in ("id", "sha256", "url", "image")
             ),
         )
         if was != now_is

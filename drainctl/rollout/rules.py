@@ -69,7 +69,7 @@ def problems(cluster: Cluster) -> list[tuple[str, str]]:
     """Every rule that the cluster breaks, as (dotted key, what was found and what is expected)."""
     return [
         problem
-        for rule in (_wave_fits, _watch_covers_slowstart, _move_before_limit, _answers, _needs)
+        for rule in (_wave_fits, _watch_covers_slowstart, _move_before_limit, _answers, _needs, _containers)
         for problem in rule(cluster)
     ]
 
@@ -126,6 +126,15 @@ def _answers(cluster: Cluster) -> list[tuple[str, str]]:
             "found neither ready nor version, expected at least one: a restart is over when the app answers",
         )
     ]
+
+
+def _containers(cluster: Cluster) -> list[tuple[str, str]]:
+    """A whole container is replaced out of rotation; the ways in place change a process beside another."""
+    others = {name for node in cluster.nodes for name in node.strategy if name != "http-check"}
+    if cluster.images is None or not others:
+        return []
+    what = f"found {', '.join(sorted(others))}, expected http-check: release.image replaces whole containers"
+    return [("strategy", what)]
 
 
 def _needs(cluster: Cluster) -> list[tuple[str, str]]:

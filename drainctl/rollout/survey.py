@@ -38,7 +38,7 @@ def survey(
 
     def ask(node: Node) -> None:
         try:
-            disk = hosts[node.name].disk()
+            disk, container = hosts[node.name].disk(), hosts[node.name].container()
         except DrainctlError as error:
             errors[node.name] = str(error)
             if error.hint:
@@ -50,7 +50,14 @@ def survey(
         inspected = inspect(cluster, hosts[node.name], node) if inspect else NOTHING
         store, replicas = machines.look(node), machines.replicas(node)
         found[node.name] = NodeLook(
-            check, ready, version, disk, inspected=inspected, store=store, replicas=replicas
+            check,
+            ready,
+            version,
+            disk,
+            inspected=inspected,
+            store=store,
+            replicas=replicas,
+            container=container,
         )
 
     in_parallel([lambda: tables.update(fleet.overview()), *(partial(ask, node) for node in cluster.nodes)])

@@ -8,7 +8,7 @@ long as the act may take, and the intent must be on disk.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from drainctl.config.expand import shown
@@ -30,6 +30,8 @@ from drainctl.steps import (
     Never,
     Nudge,
     OnNode,
+    ReplaceContainer,
+    RestartContainer,
     RunOnNode,
     Seen,
     SetFlag,
@@ -44,10 +46,38 @@ from drainctl.steps import (
 )
 
 FIRST_LOOK_S = 0.004
-ACT_TRIES = 3
-AGAIN_S = 1.0
+AGAIN_S = (1.0, 2.0, 4.0)  # pauses before an act whose connection failed is tried again
 DEFAULT_ACT_LIMIT_S = 30.0
 FRESH_S = 2.0  # how old may be what was seen before an act; longer than a look and a write usually take
+
+
+@dataclass
+class _Spent:
+    """
+    The time that a step has taken, less what passed while a balancer could not be read: of that time nothing
+    can be judged. `patience_s` of it are not counted, what is more is.
+    """
+
+    clock: Callable[[], float]
+    patience_s: float
+    began: float
+    blind_s: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.clock() - self.began - min(self.blind_s, self.patience_s)
+
+    def blind(self, since: float) -> None:
+        self.blind_s += self.clock() - since
+
+    def left_s(self, limit_s: float) -> float:
+        more_s = max(0.0, self.patience_s - self.blind_s) if self.blind_s else 0.0
+        return limit_s - self.seconds + more_s
+
+    @property
+    def told(self) -> str:
+        """What is added to a limit that is over."""
+        return f", and {self.blind_s:.1f} s in which a balancer could not be read" if self.blind_s else ""
 
 
 @dataclass
@@ -139,7 +169,9 @@ class Walk:
     def _until_required(self, step: Step, began: float, *, finish: bool) -> Verdict | None:
         """Wait until what the act requires holds; None when it does, else why the act must not be done."""
         limit_s = self.world.cluster.drain.limit_s
+        spent = _Spent(self.world.clock, self.world.cluster.rollout.patience_s, began)
         for pause_s in _pauses(step.every_s):
+            looked = self.world.clock()
             if (stopped := self._stopped(step, finish=finish)) is not None:
                 return stopped
             if step.requires is None:
@@ -151,17 +183,21 @@ class Walk:
                 return None
             if isinstance(now, Never):
                 return Verdict(step.on_never, now.why, now.hint)
-            if self.world.clock() - began > limit_s:
-                return Verdict(step.on_limit, f"{now.why}: not ready for {step.name} within {limit_s:g} s")
+            if spent.seconds > limit_s:
+                told = f"not ready for {step.name} within {limit_s:g} s{spent.told}"
+                return Verdict(step.on_limit, f"{now.why}: {told}")
             self.world.record.waiting(self.node.name, f"before {step.name}: {now.why}")
             self.world.sleep(pause_s)
+            if any(look.error for look in self.looks.values()):
+                spent.blind(looked)
         raise AssertionError("pauses never end")
 
     def _until_seen(self, step: Step, acted: float, *, finish: bool) -> Verdict:
         """Look until the step is judged to be over, `in_a_row` times; escalate when its time comes."""
         in_a_row = escalated = 0
+        spent = _Spent(self.world.clock, self.world.cluster.rollout.patience_s, acted)
         for pause_s in _pauses(step.every_s):
-            spent_s = self.world.clock() - acted
+            looked, spent_s = self.world.clock(), spent.seconds
             verdict = decide(step, self._see(step, spent_s))
             if verdict.do is Do.NEXT:
                 in_a_row += 1
@@ -170,22 +206,34 @@ class Walk:
             elif verdict.do is Do.WAIT:
                 in_a_row = 0
             else:
-                return verdict
+                return replace(verdict, why=f"{verdict.why}{spent.told}")
             if (stopped := self._stopped(step, finish=finish)) is not None:
                 return stopped
-            escalation = due(step, spent_s, escalated)
-            if escalation and verdict.do is Do.WAIT:
-                escalated += 1
-                self._tell("step.escalated", step, escalation.why, act=type(escalation.act).__name__)
-                self.world.right.check(DEFAULT_ACT_LIMIT_S)
-                self.world.perform(self.node, escalation.act)
             if verdict.do is Do.WAIT:
+                escalated += self._escalate(step, spent_s, escalated)
                 told = step.limit_s is not None and verdict.again_s is None
-                left = f"; {(step.limit_s or 0) - spent_s:.0f} s left" if told else ""
+                left = f"; {spent.left_s(step.limit_s or 0):.0f} s left" if told else ""
                 self.world.record.waiting(self.node.name, f"{step.name}: {verdict.why}{left}")
             rest_s = step.every_s if in_a_row else pause_s
             self.world.sleep(rest_s if verdict.again_s is None else min(rest_s, verdict.again_s))
+            if self._is_blind(step):
+                spent.blind(looked)
         raise AssertionError("pauses never end")
+
+    def _is_blind(self, step: Step) -> bool:
+        """Whether a balancer that this step looks at could not be read."""
+        return bool(step.looks & BALANCER_LOOKS) and any(look.error for look in self.looks.values())
+
+    def _escalate(self, step: Step, spent_s: float, already: int) -> bool:
+        """Do what its time has come for. Returns: whether anything was done."""
+        escalation = due(step, spent_s, already)
+        if escalation is None:
+            return False
+        self._tell("step.escalated", step, escalation.why, act=type(escalation.act).__name__)
+        self.world.right.check(DEFAULT_ACT_LIMIT_S)
+        output = self.world.perform(self.node, escalation.act)
+        self.world.record("note", f"{step.name}: {output}", node=self.node.name, what="escalated")
+        return True
 
     def _stopped(self, step: Step, *, finish: bool) -> Verdict | None:
         self.world.stop.raise_if_at_once()
@@ -222,19 +270,18 @@ class Walk:
         Act as soon as all is ready for it, and say how it went. Where the connection was lost it is tried
         again, when all is ready again: meanwhile a balancer may have been reloaded, or the lease taken.
         """
-        for tries_left in range(ACT_TRIES - 1, -1, -1):
-            again = tries_left < ACT_TRIES - 1
-            if (stopped := self._until_ready(step, finish=finish, intended=again)) is not None:
+        for number, pause_s in enumerate((*AGAIN_S, None), 1):
+            if (stopped := self._until_ready(step, finish=finish, intended=number > 1)) is not None:
                 return stopped
             try:
                 return self._act(step)
             except ConnectFailed as error:
-                if not tries_left:
+                if pause_s is None:
                     failed = self._failed(step, error)
-                    return replace(failed, why=f"{failed.why} ({ACT_TRIES} tries)")
+                    return replace(failed, why=f"{failed.why} ({number} tries)")
                 told = f"{error}; trying again"
                 self.world.record("note", told, node=self.node.name, what="connect-failed")
-                self.world.sleep(AGAIN_S)
+                self.world.sleep(pause_s)
         raise AssertionError("the last try returns")
 
     def _act(self, step: Step) -> Verdict:
@@ -307,7 +354,7 @@ def describe(act: Act) -> str:
             return f"current -> releases/{release}"
         case RunOnNode(line):
             return f"run `{shown(line)}`"
-        case OnNode() | MarkDown() | MarkUp():
+        case OnNode() | MarkDown() | MarkUp() | ReplaceContainer() | RestartContainer():
             return act.told
         case WriteUpstream(servers, generation):
             listed = ", ".join(f"{address} {state}" for address, state in servers)

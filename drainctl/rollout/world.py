@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from drainctl.errors import Interrupted
-from drainctl.journal.door import Store
+from drainctl.errors import Interrupted, LeaseLost
+from drainctl.journal.door import Lease, Store
 from drainctl.journal.events import Event
 from drainctl.journal.patient import Patience, PatientStore
 from drainctl.model import Cluster, Place
@@ -27,6 +27,11 @@ class Right(Protocol):
         Returns when the lease is ours for `need_s` more seconds; that may take a while where its store is
         away. Raises: LeaseLost.
         """
+        ...
+
+    @property
+    def lease(self) -> Lease | None:
+        """What the journal compares when an event is written; None: nothing."""
         ...
 
     @property
@@ -78,8 +83,9 @@ class Recorder:
         patience_s: how long a store that is away is waited for, seconds; `patience` is shared with the lease.
         give_up: asked meanwhile; true when nobody wants to wait any more.
 
-    right: once it is set, an event is only written while the lease is ours. A controller that was stopped for
-    longer than its lease would else tell what it has seen of a rollout that is somebody else's by then.
+    right: once it is set, an event is only written while the lease is ours, which the store compares as it
+    writes. A controller that was stopped for longer than its lease would else tell what it has seen of a
+    rollout that is somebody else's by then.
     """
 
     right: Right | None = None
@@ -127,7 +133,15 @@ class Recorder:
     def _write(
         self, kind: str, text: str, node: str | None, step: str | None, data: Mapping[str, Any]
     ) -> Event:
-        event = self.store.append(self._rollout, kind, node=node, step=step, text=text, data=data)
+        lease = self.right.lease if self.right else None
+        try:
+            event = self.store.append(
+                self._rollout, kind, node=node, step=step, text=text, data=data, lease=lease
+            )
+        except LeaseLost as error:
+            if self.right:
+                self.right.lose(str(error))  # all nodes' ways end here, not this one's alone
+            raise
         with self._telling:
             for listener in self._listeners:
                 listener.event(event)

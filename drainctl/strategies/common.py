@@ -10,11 +10,13 @@ from drainctl.strategies import expect
 
 def stage(cluster: Cluster, release: str) -> Step:
     """Before anything else: the release is on the node, whole, under its own name."""
+    what = f"image {cluster.images.repository}:{release}" if cluster.images else f"releases/{release}"
+    seen_when = f"{what} is unpacked and its sha256 was verified on the node"
     return Step(
         name="stage",
         act=Stage(release),
-        seen_when=f"releases/{release} is unpacked and its sha256 was verified on the node",
-        expects=expect.at_once(f"releases/{release} is there"),
+        seen_when=f"{what} is on the node's engine" if cluster.images else seen_when,
+        expects=expect.at_once(f"{what} is there"),
         looks=frozenset(),
         limit_s=cluster.service.limit_s,
         expected_s=None,

@@ -94,6 +94,19 @@ def _is_ours(row: ServerRow, look: BalancerLook, seen: Seen) -> bool:
     return Place(look.balancer, row.backend, row.server) in seen.places
 
 
+def moved(seen: Seen) -> Judgement:
+    """Every balancer that can be told shows MAINT, in which no client is bound to the server."""
+    shown = []
+    for place, row in _rows(seen):
+        if not isinstance(row, ServerRow):
+            return row
+        if seen.looks[place.balancer].can_change:
+            if row.status.word is not Word.MAINT:
+                return NotYet(f"{row.status} on {place.balancer}")
+            shown.append(place.balancer)
+    return Holds(f"MAINT on {listed(shown)}" if shown else "no balancer's socket allows it")
+
+
 def up(tail_s: float) -> Expectation:
     """
     Every balancer shows exactly UP, and has seen the node work since the restore.
@@ -234,8 +247,10 @@ def _since(seen: Seen, balancer: str, row: ServerRow) -> Counters:
 
 
 def flagged(seen: Seen) -> Judgement:
-    """The node's own /http-check answers 404."""
-    answer = seen.host.check
+    """The node's own /http-check answers 404, or its container does not run: then nothing answers."""
+    answer, container = seen.host.check, seen.host.container
+    if container and not container.running:
+        return Holds(f"the container is {container.status or 'not there'}")
     if answer and answer.status == 404:
         return Holds("/http-check answers 404")
     return NotYet(f"/http-check answers {answer}, not 404, although the flag is set")

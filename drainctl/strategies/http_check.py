@@ -28,7 +28,7 @@ from drainctl.steps import (
     Verb,
     Warm,
 )
-from drainctl.strategies import common, expect
+from drainctl.strategies import common, container, expect
 from drainctl.strategies.door import Strategy
 
 ROWS = frozenset({Look.ROWS})
@@ -51,9 +51,13 @@ def restore(cluster: Cluster, node: Node) -> tuple[Step, ...]:
 
 
 def out_only(cluster: Cluster, node: Node) -> tuple[Step, ...]:
-    """Out of rotation, however many requests are still in flight: for a node that must not serve on."""
+    """
+    Out of rotation, however many requests are still in flight: for a node that must not serve on. Unless it
+    is needed: a bad release that answers some is better than nobody. Of a node that is out already the guard
+    asks nothing.
+    """
     del node
-    return (flag(), _out(cluster))
+    return (_guard(cluster), flag(), _out(cluster))
 
 
 def cannot(cluster: Cluster, node: Node, job: Job, seen: Seen) -> str | None:
@@ -79,6 +83,8 @@ def cannot(cluster: Cluster, node: Node, job: Job, seen: Seen) -> str | None:
     if serves and (answer is None or answer.status != 200):
         url = fill(cluster.health.check or "", values_of(cluster, seen.node, None))
         return f"{url} answers {answer}, expected 200 while it is in rotation"
+    if seen.host.container and seen.host.container.fixed and job.verb not in ("drain", "run"):
+        return f"the container cannot be replaced: {seen.host.container.fixed}"
     verdict = _guard(cluster).expects(seen)
     return None if isinstance(verdict, Holds) else f"it cannot leave: {verdict.why}"
 
@@ -86,6 +92,8 @@ def cannot(cluster: Cluster, node: Node, job: Job, seen: Seen) -> str | None:
 def _leaving(cluster: Cluster) -> tuple[Step, ...]:
     """Flag, out, idle, quiet: from serving to not a single request in flight."""
     steps = [flag(), _out(cluster), _idle(cluster)]
+    if cluster.drain.sticky == "move":
+        steps.append(_move())
     if cluster.health.active != "none":
         steps.append(_quiet(cluster))
     return tuple(steps)
@@ -118,14 +126,14 @@ def _guard(cluster: Cluster) -> Step:
 
 
 def flag() -> Step:
-    """The node's own /http-check answers 404; HAProxy finds out, or is told."""
+    """The node's own /http-check answers 404; HAProxy finds out, or is told. A dead container is silent."""
     return Step(
         name="flag",
         reversible=True,
         act=SetFlag(),
         seen_when="the node's own /http-check answers 404",
         expects=expect.flagged,
-        looks=frozenset({Look.CHECK}),
+        looks=frozenset({Look.CHECK, Look.CONTAINER}),
         limit_s=5.0,
     )
 
@@ -150,7 +158,7 @@ def _idle(cluster: Cluster) -> Step:
     drain = cluster.drain
     escalations = []
     if drain.sticky == "move":
-        moved = "sticky clients still come: the server goes to MAINT, which moves them"
+        moved = "bound clients still come: the server goes to MAINT, which moves them"
         escalations.append(Escalation(drain.move_after_s, SetState("maint"), moved))
     limit_s: float | None = drain.limit_s
     if drain.then == "force":
@@ -177,6 +185,22 @@ def _idle(cluster: Cluster) -> Step:
     )
 
 
+def _move() -> Step:
+    """
+    Before anything is changed the clients that are bound to it go elsewhere, although none of them asks just
+    now: the next of them would find an app that restarts. Where no socket allows it, nothing is told.
+    """
+    return Step(
+        name="move",
+        reversible=True,
+        act=SetState("maint"),
+        seen_when="every balancer whose socket allows it shows MAINT",
+        expects=expect.moved,
+        looks=ROWS,
+        limit_s=rules.LOOK_MARGIN_S,
+    )
+
+
 def _quiet(cluster: Cluster) -> Step:
     return Step(
         name="quiet",
@@ -197,12 +221,14 @@ def _past_limit(cluster: Cluster) -> Do:
 
 def _change(cluster: Cluster, job: Job) -> tuple[Step, ...]:
     steps = []
-    if job.switches:
+    if job.switches and not cluster.images:
         steps.append(replace(common.switch(str(job.target)), requires=expect.idle))
-    if job.line is None:
-        steps.append(_restart(cluster, cluster.service.restart or "", job, "restart"))
-    else:
+    if job.line is not None:
         steps.append(_restart(cluster, job.line, job, "run"))
+    elif cluster.images:
+        steps.append(container.change(cluster, job))
+    else:
+        steps.append(_restart(cluster, cluster.service.restart or "", job, "restart"))
     if cluster.warm:
         steps.append(_warm(cluster))
     return tuple(steps)

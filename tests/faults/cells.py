@@ -30,6 +30,7 @@ BALANCERS = [
     *each(Cell("lb-kill", "", "refused", target="lb1", users=ONE), "before"),
     *each(Cell("lb-kill", "", "halted", target="lb1", users=ONE), "out", "watch"),
     *each(Cell("lb-user", "", target="lb1"), "idle", "restart", "up"),
+    *each(Cell("lb-new-backend", "", target="lb1"), "out", "restart", "up"),
 ]
 SERVERS = [
     Cell("server-maint", "before", "refused"),
@@ -63,6 +64,7 @@ NODES = [
     Cell("node-disk-full", "switch"),
     Cell("node-current-folder", "before", "refused"),
     Cell("node-current-folder", "switch", "halted"),
+    Cell("node-current-lost", "before", "refused"),
     Cell("node-half-release", "before", "put-back"),
     Cell("node-half-release", "before", "put-back", ssh=True),
 ]
@@ -80,6 +82,12 @@ COMMANDS = [
 ]
 BAD_PAGES = "answered by the release itself, until the watch ended it"
 HALT = {"on_failure: roll-back": "on_failure: halt"}
+# Each way out that is printed at a halt, run as it is printed; the other cells that halt take `abort`.
+WAYS_OUT = [
+    Cell("command-fails", "restart", "halted", then=then, config=config, variant=f"{on_failure}-then-{then}")
+    for then in ("resume", "restore")
+    for on_failure, config in (("roll-back", {}), ("halt", HALT))
+]
 BAD = {
     "no-start": ({"fail_start": True}, False),
     "slow-start": ({"start_s": 2.0}, True),
@@ -120,6 +128,22 @@ RELEASES.append(
         variant="not-warmed",
     )
 )
+LONG_WATCH = {"watch: {for: 300ms,": "watch: {for: 6s,"}
+RELEASES += [
+    Cell(
+        "release-dies",
+        "watch",
+        ends,
+        target="dies",
+        only=("web1", "web2"),
+        release={"die_after_s": 3.0},
+        lost=60,
+        why=BAD_PAGES,
+        config=LONG_WATCH | config,
+        variant=variant,
+    )
+    for variant, config, ends in (("roll-back", {}, "put-back"), ("halt", HALT, "halted"))
+]
 # What HAProxy has cut, the app still works on: its stop waits for that, and service.limit must allow it.
 THEN = {
     "wait": ("done", {"then: fallback": "then: wait"}),
@@ -154,11 +178,39 @@ TRAFFIC = [
         )
         for then in ("wait", "force")
     ],
+    Cell("websockets", "flag", "put-back", target="lb1", variant="then-fallback"),
+    Cell(
+        "websockets",
+        "flag",
+        "halted",
+        target="lb1",
+        config=THEN["halt"][1],
+        variant="then-halt",
+        then="resume",
+    ),
+    Cell("h2-clients", "before", target="lb1", settled=True, all_end_with="200"),
+    *[
+        Cell(
+            f"{by}-clients",
+            "before",
+            ends,
+            target="lb1",
+            config={"sticky: wait": sticky},
+            settled=True,
+            variant=f"sticky-{sticky.split()[1].strip(',')}",
+            all_end_with="answered to the end" if ends == "done" else "",
+        )
+        for by in ("cookie", "stick")
+        for sticky, ends in (
+            ("sticky: wait", "done|put-back"),  # whether a moment without a request is seen is chance
+            ("sticky: move, move_after: 500ms", "done"),
+        )
+    ],
     Cell("last-server", "before", "refused", target="lb1"),
     replace(BELOW, ends="halted"),
     replace(BELOW, mended_s=1),
     Cell("node-flagged", "restart", target="web2", variant="another-node"),
-    Cell("lb-queue", "idle", target="lb1"),
+    *each(Cell("lb-queue", "", target="lb1", settled=True), "before", "idle"),
     Cell("lb-cookie", "idle", target="lb1"),
     Cell("lb-stick", "idle", target="lb1"),
 ]
@@ -184,7 +236,10 @@ SSH = [replace(cell, ssh=True) for cell in LOST]
 
 # By lab, so that each is brought up once.
 CELLS = tuple(
-    sorted((*BALANCERS, *SERVERS, *NODES, *COMMANDS, *RELEASES, *TRAFFIC, *SSH), key=lambda cell: cell.ssh)
+    sorted(
+        (*BALANCERS, *SERVERS, *NODES, *COMMANDS, *WAYS_OUT, *RELEASES, *TRAFFIC, *SSH),
+        key=lambda cell: cell.ssh,
+    )
 )
 
 # What the normal suite plays: one cell of each kind.
@@ -198,6 +253,7 @@ QUICK = (
     "local-release-no-start-restart-roll-back",
     "local-release-pages-500-restart-halt",
     "ssh-ssh-dropped-restart",
+    "ssh-ssh-killed-restart-1s",
     "ssh-node-reboot-switch",
     "ssh-ssh-other-key-before",
 )

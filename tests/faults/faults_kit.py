@@ -34,12 +34,12 @@ MIX = "get=55,post=30,slow=5,stream=10"
 EXITS = {"done": 0, "put-back": 1, "refused": 5, "unusable": 2, "halted": 3}
 LIMITS = {
     "watch: {for: 1s,": "watch: {for: 300ms,",
-    "limit: 30s": "limit: 2s",
+    "limit: 30s": f"limit: {2 * SLOW:g}s",
     "times: 10": "times: 3",
-    "max_failed: 0,": "max_failed: 0, patience: 2s,",
+    "max_failed: 0,": f"max_failed: 0, patience: {2 * SLOW:g}s,",
     "service:\n": "service:\n  limit: 8s\n",
 }
-OVER_SSH = {"{via: ssh,": "{via: ssh, timeout: 2s,"}
+OVER_SSH = {"{via: ssh,": f"{{via: ssh, timeout: {2 * SLOW:g}s,"}
 # The event right after which a step without an act begins; one with an act is known by its intent.
 BEFORE = {
     "guard": ("node.began", None),
@@ -78,6 +78,7 @@ class Cell:
     config: Mapping[str, str] = field(default_factory=dict)
     release: Mapping[str, Any] = field(default_factory=dict)
     variant: str = ""
+    settled: bool = False  # before: every server is UP again when the rollout begins
     all_end_with: str = ""  # how each long request or WebSocket of the fault ends
     ssh: bool = False
 
@@ -157,15 +158,15 @@ def play(ground: Ground, cell: Cell) -> Result:
     release = f"c{ground.number}"
     archive = it.release(release, **{"only_on": "", **cell.release})
     config = configure(it, cell.config, "cell.yml")
-    before = {name: _current(it, name) for name in it.settings.node_names}
+    before = {name: current(it, name) for name in it.settings.node_names}
     urls = [f"http://{it.settings.host(lb)}:8080" for lb in cell.users]
     timers: list[threading.Timer] = []
     began = time.monotonic()
-    with _loaded(urls) as load:
+    with loaded(urls) as load:
         heard = Heard()
         try:
-            _arm(it, cell, heard, timers)
-            ended = _roll(config, archive, heard, cell)
+            arm(it, cell, heard, timers)
+            ended = rolled(config, archive, heard, cell)
         finally:
             for timer in timers:
                 timer.join()
@@ -173,7 +174,7 @@ def play(ground: Ground, cell: Cell) -> Result:
         if cell.all_end_with:
             _check_the_long_ones(it, cell)
         known.mend(it)
-        state = _way_out(it, config, cell, ended)
+        state = way_out(it, config, cell, ended)
         wait_up(it)
         report = load.stop(trust=False)  # a late request is one all the same
     _check_end(it, cell, ended, before, release)
@@ -182,7 +183,7 @@ def play(ground: Ground, cell: Cell) -> Result:
 
 
 @contextmanager
-def _loaded(urls: list[str]) -> Iterator[Load]:
+def loaded(urls: list[str]) -> Iterator[Load]:
     """A load that the block ends; ended in any case."""
     load = Load(urls, rate=RATE, mix=MIX, slow_s=0.3).start()
     try:
@@ -205,7 +206,7 @@ class Ended:
         return "\n".join([f"{self.outcome} (exit {self.exit}): {self.why}", *self.lines])
 
 
-def _roll(config: Path, archive: Path, heard: Heard, cell: Cell) -> Ended:
+def rolled(config: Path, archive: Path, heard: Heard, cell: Cell) -> Ended:
     try:
         result = roll(config, "deploy", archive, heard, only=list(cell.only))
     except DrainctlError as error:
@@ -215,20 +216,22 @@ def _roll(config: Path, archive: Path, heard: Heard, cell: Cell) -> Ended:
     return Ended(result.outcome, int(result.exit), result.why, tuple(result.lines), result.rollout)
 
 
-def _arm(it: Lab, cell: Cell, heard: Heard, timers: list[threading.Timer]) -> None:
+def arm(it: Lab, cell: Cell, heard: Heard, timers: list[threading.Timer]) -> None:
     """The fault begins when the step does, and ends when its time is over."""
 
     def begin() -> None:
         known.begin(it, cell.fault, cell.target)
         if cell.mended_s is not None:
             end = lambda: known.end(it, cell.fault, cell.target)  # noqa: E731
-            timers.append(threading.Timer(cell.mended_s * SLOW, end))
+            timers.append(threading.Timer(cell.mended_s, end))  # as long on any machine: limits are longer
             timers[-1].start()
 
     if cell.fault.startswith("release-") and not cell.target.startswith(("web", "lb")):
         return
     if cell.at == "before":
         begin()
+        if cell.settled:
+            wait_up(it)
     elif cell.at.startswith("during "):
 
         def soon() -> None:
@@ -261,7 +264,7 @@ def _check_how_it_ended(ended: Ended, cell: Cell) -> None:
         assert {"go on", *cell.only} <= names, ended.told
 
 
-def _way_out(it: Lab, config: Path, cell: Cell, ended: Ended) -> str:
+def way_out(it: Lab, config: Path, cell: Cell, ended: Ended) -> str:
     """Where it halted: what `status` says is so, and the printed way out works. Returns: the state."""
     if ended.outcome != "halted" or not ended.rollout:
         return (
@@ -277,10 +280,10 @@ def _way_out(it: Lab, config: Path, cell: Cell, ended: Ended) -> str:
             name,
             told["nodes"][name],
         )
-        assert told["nodes"][name]["release"] == _current(it, name), (name, told["nodes"][name])
+        assert told["nodes"][name]["release"] == current(it, name), (name, told["nodes"][name])
     at = {name: _shown(node) for name, node in told["rollout"]["nodes"].items() if name in cell.only}
     where = "; ".join(f"{name} {place}" for name, place in at.items())
-    _take(config, cell.then, ended)
+    take(config, cell.then, ended)
     return f"{where}; then `{cell.then}`"
 
 
@@ -290,7 +293,7 @@ def _shown(node: Mapping[str, Any]) -> str:
     return f"{node['outcome'] or 'not begun'}, {'out by its flag' if node['flagged'] else 'not flagged'}"
 
 
-def _take(config: Path, then: str, ended: Ended) -> None:
+def take(config: Path, then: str, ended: Ended) -> None:
     """Run the command of a printed way out; by hand, and then the way that closes the rollout."""
     lines = [line for line in ended.lines if line.startswith(WAYS[then])]
     assert lines, f"no way out by {then}: {ended.told}"
@@ -312,11 +315,12 @@ def _check_end(it: Lab, cell: Cell, ended: Ended, before: Mapping[str, str], rel
     assert told["lease"] is None
     if ended.rollout:
         assert not told["rollout"]["open"], told["rollout"]
-    done = ended.outcome == "done" or (told["rollout"] or {}).get("outcome") == "done"
+    last = told["rollout"] or {}  # another one where a node was restored by hand
+    done = ended.outcome == "done" or (last.get("id"), last.get("outcome")) == (ended.rollout, "done")
     for name in it.settings.node_names:
         wanted = release if done and ended.rollout and name in cell.only else before[name]
-        assert _current(it, name) == wanted, (name, told["nodes"][name])
-        until(f"{name} answers {wanted}", lambda name=name, wanted=wanted: _version(it, name) == wanted)
+        assert current(it, name) == wanted, (name, told["nodes"][name])
+        until(f"{name} answers {wanted}", lambda name=name, wanted=wanted: version(it, name) == wanted)
 
 
 def _in_flight(it: Lab) -> int:
@@ -327,7 +331,7 @@ def _in_flight(it: Lab) -> int:
     return found
 
 
-def _version(it: Lab, name: str) -> str:
+def version(it: Lab, name: str) -> str:
     import http.client
 
     link = http.client.HTTPConnection(it.settings.host(name), 8080, timeout=5)
@@ -340,7 +344,7 @@ def _version(it: Lab, name: str) -> str:
         link.close()
 
 
-def _current(it: Lab, name: str) -> str:
+def current(it: Lab, name: str) -> str:
     path = it.root(name) / "current"
     return path.readlink().name if path.is_symlink() else ""
 

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
 CELLS = ROOT / ".lab" / "reliability"  # a file per cell
 RUNS = ROOT / ".lab" / "faults"  # a file per test file of this folder: each test and how it ended
+SOAK = ROOT / ".lab" / "soak.txt"  # what the last long run of test_soak.py has told
 BEGIN, END = "<!-- cells: begin -->", "<!-- cells: end -->"
 TITLES = ("fault", "at step", "nodes", "what drainctl did", "exit", "requests", "failed", "state at the end")
 ELSEWHERE = {
@@ -70,7 +71,14 @@ def _elsewhere() -> list[str]:
             found.append(
                 f"- `tests/faults/{name}`: {what}: {ended.count('passed')} of {len(ended)} tests passed"
             )
-    return ["", "And, with cells of their own:", "", *found] if found else []
+    told = ["", "And, with cells of their own:", "", *found] if found else []
+    if SOAK.exists():
+        told += [
+            "",
+            "And rollouts in a row, with random faults under one load (`tests/faults/test_soak.py`):",
+        ]
+        told += ["", "```text", *SOAK.read_text().splitlines(), "```"]
+    return told
 
 
 def _cell(text: object) -> str:

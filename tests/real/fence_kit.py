@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from drainctl.config.load import load
 from drainctl.lab.cluster import Lab
@@ -20,7 +20,7 @@ from tests.real.rollout_kit import running
 LEASE_S = 2.0
 
 # drainctl with a short lease, also before an act that may take long; with an act's name it stops itself
-# (SIGSTOP) once, right before that act.
+# (SIGSTOP) once, right before that act. Then more Python, which is run first.
 PROGRAM = """
 import os, signal, sys
 from drainctl import controller
@@ -29,6 +29,7 @@ from drainctl.journal.lease import Keeper
 from drainctl.rollout.perform import Performer
 controller.LEASE_S = float(sys.argv.pop(1))
 stop_at, act, check = sys.argv.pop(1), Performer.__call__, Keeper.check
+exec(sys.argv.pop(1))
 Keeper.check = lambda self, need_s: check(self, min(need_s, 0.5))
 def acting(self, node, what):
     global stop_at
@@ -77,13 +78,20 @@ def overlaps(log_: list[Entry]) -> list[tuple[Entry, Entry]]:
 
 
 def popen(
-    lab: Lab, *argv: str, stop_at: str = "", config: Path | None = None, env: Mapping[str, str] | None = None
+    lab: Lab,
+    *argv: str,
+    stop_at: str = "",
+    before: str = "",
+    config: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    into: IO[str] | None = None,
 ) -> subprocess.Popen[str]:
-    program = [sys.executable, "-c", PROGRAM, str(LEASE_S * SLOW), stop_at or "-"]
+    """into: gets what it tells; else it is in pipes that somebody must read."""
+    program = [sys.executable, "-c", PROGRAM, str(LEASE_S * SLOW), stop_at or "-", before]
     return subprocess.Popen(
         [*program, "-c", str(config or lab.config), *argv],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL if into else subprocess.PIPE,
+        stderr=into or subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(lab.folder), **(env or {})},
     )

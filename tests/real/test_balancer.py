@@ -347,6 +347,28 @@ def test_sessions_are_shut_down(binary, folder, three):
         assert answers == [502]
 
 
+def test_sessions_of_an_old_worker_are_shut_down_one_by_one(binary, folder, three):
+    port = free_port(HOST)
+    with running(binary, folder, checked(three, port)) as haproxy:
+        balancer = Balancer("lb1", runtime=f"unix:{haproxy.socket}", master=f"unix:{haproxy.master_socket}")
+        with closing(open_balancer(balancer)) as door:
+            wait_for("all up", lambda: all_up(door))
+            answers: list[int] = []
+            ask = lambda: answers.append(haproxy.get("/slow", port=port))  # noqa: E731
+            requests = [threading.Thread(target=ask) for _ in range(3)]
+            for request in requests:
+                request.start()
+            wait_for("one at each app", lambda: [app.slow_requests for app in three] == [1, 1, 1])
+            haproxy.reload()
+            door.shutdown_sessions("app", "s1")
+            wait_for("one to be cut", lambda: answers == [502])
+            for app in three:
+                app.release.set()
+            for request in requests:
+                request.join()
+            assert answers == [502, 200, 200], "the others' went on"
+
+
 @pytest.mark.parametrize("level", ["user", "operator"])
 def test_lower_levels_look_and_do_not_change(binary, folder, three, level):
     with running(binary, folder, checked(three, free_port(HOST))) as haproxy:

@@ -299,8 +299,9 @@ def test_a_cancelled_job_is_found_refused_and_resumed(ground):
     assert ran.code == 5, ran
     [error] = [line for line in ran.log.splitlines() if line.startswith("::error ")]
     assert f"rollout {told['id']} (deploy) was not finished" in error
-    assert f"drainctl resume {told['id']}" in error
-    assert f"drainctl abort {told['id']}" in error
+    called = "drainctl -c deploy/drainctl.yml"
+    assert f"{called} resume {told['id']}" in error
+    assert f"{called} abort {told['id']}" in error
     assert current(ground.lab)["web3"] == before["web3"]
 
     ran, release = ground.job("github", changes={"abandoned: abort": "abandoned: resume"})
@@ -354,7 +355,7 @@ def test_a_rollout_that_halted_is_left_to_a_person(ground):
         assert ran.outputs["outcome"] == "halted"
         ran, _ = ground.job("gitlab")
         assert ran.code == 5, ran
-        assert f"drainctl abort {ground.status()['rollout']['id']}" in ran.log
+        assert f"drainctl -c deploy/drainctl.yml abort {ground.status()['rollout']['id']}" in ran.log
     finally:
         config.write_text(sound)
     said = cli(config, "abort", env=SECRETS)

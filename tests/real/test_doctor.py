@@ -164,7 +164,7 @@ def test_a_flagged_node(lab):
     finally:
         lab.flag("web2").unlink()
     (found,) = told.of("node-flagged")
-    assert (found["where"], found["change"]) == ("web2", "drainctl restore web2")
+    assert (found["where"], found["change"]) == ("web2", f"drainctl -c {lab.config} restore web2")
     assert "by hand" in found["seen"]
     assert told.exit == 5
 

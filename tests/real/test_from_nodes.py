@@ -61,7 +61,7 @@ def test_a_deploy_that_died_is_told_and_taken_back(ground, moment):
 
     text = ground.drainctl("status", "--from-nodes").out
     assert f"rollout {shown['rollout']['rollout']} (deploy {release}) of " in text
-    assert f"take back: drainctl abort --from-nodes (web1 to {before}:" in text
+    assert f"take back: drainctl -c {ground.lab.config} abort --from-nodes (web1 to {before}:" in text
     assert max(map(len, text.splitlines())) <= 120, text
 
     ended = ground.drainctl("abort", "--from-nodes")
@@ -86,7 +86,7 @@ def test_two_that_died_one_after_the_other_need_a_word(ground):
     ended = ground.drainctl("abort", "--from-nodes")
     assert ended.code == 2, ended.told
     assert f"the nodes ran different releases: web1 {release}, web2 {before}, web3 {before}" in ended.err
-    assert "say which: drainctl abort --from-nodes --to RELEASE" in ended.err
+    assert f"say which: drainctl -c {ground.lab.config} abort --from-nodes --to RELEASE" in ended.err
     wrong = ground.drainctl("abort", "--from-nodes", "--to", "r-unknown")
     assert wrong.code == 2, wrong.told
     assert "release r-unknown is not on web1, web2, web3" in wrong.err

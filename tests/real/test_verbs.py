@@ -192,12 +192,12 @@ def test_a_run_that_fails_leaves_the_node_out_and_the_printed_way_brings_it_back
     assert said.rollout in refused.err
     # The way out that was printed is taken word for word.
     [way] = [line for line in said.ended["lines"] if line.startswith("by hand: ")]
-    words = shlex.split(way.removeprefix("by hand: drainctl ").partition(" (")[0])
+    words = shlex.split(way.removeprefix(f"by hand: drainctl -c {shop.config} ").partition(" (")[0])
     ended(shop.do(*words), 0)
     assert flags(shop.lab) == []
     wait_up(shop.lab)
     # And then the rollout can be given up, which leaves what was put right by hand alone.
-    assert f"give up: drainctl abort {said.rollout}" in said.ended["lines"]
+    assert f"give up: drainctl -c {shop.config} abort {said.rollout}" in said.ended["lines"]
     ended(shop.do("abort", said.rollout), 0, "put-back")
     assert flags(shop.lab) == []
     ended(shop.do("restart", "--only", "web1"), 0)
@@ -339,7 +339,7 @@ def test_a_release_that_does_not_start_halts_where_that_is_asked_for(shop):
         told = said.ended["lines"]
         assert told[0].startswith("web1: OUT OF ROTATION by its flag, on release v4 or v1 (")
         assert told[1:3] == ["web2: not begun, on v1", "web3: not begun, on v1"]
-        assert f"take back: drainctl abort {said.rollout} (web1 to v1)" in told
+        assert f"take back: drainctl -c {shop.config} abort {said.rollout} (web1 to v1)" in told
         text = cli(shop.config, "status")
         assert text.code == 0
         assert f"rollout {said.rollout} (deploy v4) is not finished: halted" in text.out
@@ -499,12 +499,15 @@ def test_a_second_drainctl_is_told_who_is_first_or_waits(shop):
     rollout = first.until("rollout.began")["rollout"]
     assert f"@{os.uname().nodename} (pid {first.pid}) for rollout {rollout} since " in second.err
     assert "nothing was changed" in second.err
-    assert f"hint: `drainctl show {rollout}`" in second.err
+    assert f"hint: `drainctl -c {shop.config} show {rollout}`" in second.err
     lease = shop.status()["lease"]
     assert lease["rollout"] == rollout
     third = shop.start("restart", "--only", "web3", "--wait", "60")
     one, other = ended(first.end(), 0), ended(third.end(), 0)
     assert other.of("rollout.began")[0]["seq"] > one.of("rollout.ended")[0]["seq"]
+    assert re.match(
+        rf"waiting up to \d+ s for .*, who holds the lease on shop for rollout {rollout} ", other.err
+    )
     assert shop.status()["lease"] is None
 
 
@@ -529,7 +532,7 @@ def test_history_and_show_tell_what_the_journal_has(shop):
     unknown = cli(shop.config, "show", "nothing")
     assert unknown.code == 2
     assert "no rollout nothing in the journal" in unknown.err
-    assert "hint: `drainctl history` lists them" in unknown.err
+    assert f"hint: `drainctl -c {shop.config} history` lists them" in unknown.err
 
 
 def test_the_journal_of_a_finished_rollout_is_what_was_told_while_it_ran(shop):

@@ -12,6 +12,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from world_kit import Crash, FakeCluster, Journal, cluster
@@ -70,9 +71,10 @@ class Turns:
         self._waiting: dict[int, threading.Semaphore] = {}
 
     def in_parallel(self, tasks: Sequence[Callable[[], object]], at_once: int = 32) -> None:
-        """As drainctl.threads.in_parallel; where nobody waits (staging), one after the other is as good."""
+        """As drainctl.threads.in_parallel; where nobody waits (staging, pruning), one by one is as good."""
         failures: dict[int, BaseException] = {}
-        if len(tasks) == 1 or at_once == roll.STAGE_AT_ONCE:
+        names = {task.func.__name__ for task in tasks if isinstance(task, partial)}
+        if len(tasks) == 1 or at_once == roll.STAGE_AT_ONCE or names == {"_prune"}:
             for task in tasks:
                 task()
             return
@@ -126,6 +128,7 @@ class Life:
     token: int
     dead: bool = False
     lost: str | None = None
+    lease: None = None
     about_to_act: bool = False
 
     def lose(self, why: str) -> None:

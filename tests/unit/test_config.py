@@ -33,6 +33,7 @@ from drainctl.model import (
     FlagFile,
     FlagHttp,
     Health,
+    ImageReleases,
     Node,
     ReleaseLayout,
     RolloutPolicy,
@@ -459,7 +460,7 @@ def test_a_file_that_would_never_end(text):
             [
                 (
                     "4:27: nodes.web1.qqq: found an unknown key"
-                    ", expected one of host, server, strategy, port, user, vars"
+                    ", expected one of host, server, strategy, container, port, user, vars"
                 ),
             ],
         ),
@@ -610,19 +611,120 @@ def test_a_key_given_twice():
     assert problems_of(text) == ["10:1: app: found a second time (first on line 1), expected once"]
 
 
+def test_a_key_of_a_later_version():
+    text = with_lines("app: shop", "app: shop\nnotify: [x]")
+    assert problems_of(text) == ["2:1: notify: not available in this version"]
+
+
+# ---------------------------------------------------------------- containers
+
+
+DOCKER = """\
+app: shop
+connect: {via: docker, engine: "ssh://deploy@{host}"}
+release: {image: "registry.example.com:5000/shop", keep: 3}
+balancers: {lb1: {runtime: unix:admin.sock}}
+nodes:
+  web1: {host: 10.0.0.11, container: shop}
+  web2: {host: 10.0.0.12}
+health:
+  check: http://{host}:8080/http-check
+  flag: /run/drain
+  ready: http://{host}:8080/healthz
+"""
+
+
+def test_containers_and_their_image():
+    cluster = from_text(DOCKER)
+    assert cluster.release is None
+    assert cluster.images == ImageReleases("registry.example.com:5000/shop", 3)
+    assert [node.container for node in cluster.nodes] == ["shop", ""]
+    assert (cluster.connect.via, cluster.connect.engine) == ("docker", "ssh://deploy@{host}")
+
+
 @pytest.mark.parametrize(
-    ("old", "new", "line"),
+    ("old", "new", "lines"),
     [
-        ("app: shop", "app: shop\nnotify: [x]", "2:1: notify: not available in this version"),
         (
-            "app: shop",
-            "app: shop\nconnect: {via: docker}",
-            "2:16: connect.via: found docker, which is not available in this version, expected ssh or local",
+            "{image: ",
+            "{root: /srv/shop, image: ",
+            ["3:1: release: found both root and image, expected one of them"],
+        ),
+        (
+            '{image: "registry.example.com:5000/shop", keep: 3}',
+            "{keep: 3}",
+            ["3:1: release: found neither root nor image, expected one of them"],
+        ),
+        (
+            "5000/shop",
+            "5000/shop:1.4.2",
+            [
+                (
+                    "3:18: release.image: found registry.example.com:5000/shop:1.4.2, expected an image "
+                    "without a tag, such as registry.example.com/shop"
+                )
+            ],
+        ),
+        (
+            "keep: 3",
+            "shared: [x]",
+            ["3:52: release.shared: found it with image, expected it with root only"],
+        ),
+        (
+            'via: docker, engine: "ssh://deploy@{host}"',
+            "via: ssh",
+            ["3:18: release.image: found connect.via = ssh, expected docker with an image"],
+        ),
+        (
+            "via: docker, engine",
+            "engine",
+            [
+                "2:11: connect.engine: found via: ssh, expected docker with engine",
+                "3:18: release.image: found connect.via = ssh, expected docker with an image",
+            ],
+        ),
+        (
+            "flag: /run/drain",
+            "flag: {url: 'http://{host}:8080/flag'}",
+            [
+                (
+                    "10:3: health.flag: found no path, expected one: with release.image it is put into a "
+                    "container before that starts"
+                )
+            ],
+        ),
+        (
+            '"ssh://deploy@{host}"',
+            "unix:///run/docker.sock, ca: ca.pem",
+            ["2:57: connect.ca: found engine unix:///run/docker.sock, expected tcp://HOST:PORT with ca"],
+        ),
+        (
+            '"ssh://deploy@{host}"',
+            '"tcp://{host}:2376", cert: cert.pem',
+            ["2:53: connect.cert: found cert alone, expected ca and key with it"],
+        ),
+        (
+            'engine: "ssh://deploy@{host}"}',
+            "engine: unix:///run/docker.sock}\n# one engine: containers of one name are one",
+            [],
         ),
     ],
 )
-def test_a_key_of_a_later_version(old, new, line):
-    assert problems_of(with_lines(old, new)) == [line]
+def test_what_is_wrong_with_containers(old, new, lines):
+    text = DOCKER.replace(old, new)
+    assert text != DOCKER
+    if lines:
+        assert problems_of(text) == lines
+    else:
+        from_text(text)
+
+
+def test_one_container_is_one_node():
+    one_engine = DOCKER.replace('"ssh://deploy@{host}"', "unix:///run/docker.sock")
+    text = one_engine.replace("{host: 10.0.0.12}", "{host: 10.0.0.12, container: shop}")
+    assert problems_of(text) == [
+        "7:38: nodes.web2.container: found shop, which is nodes.web1's, expected a container of its own"
+    ]
 
 
 # ---------------------------------------------------------------- what no key can tell alone

@@ -145,7 +145,7 @@ CASES: dict[str, tuple[Severity, Any, Any]] = {
         picture(look("lb1", process=Process(7, 0, 999, "2.8.25"))),
         picture(look("lb1", process=Process(7, 0, 999))),
     ),
-    "sticky-clients": (S, picture(COOKIE), picture(COOKIE, config=shop(drain=MOVE))),
+    "sticky-clients": (L, picture(COOKIE), picture(COOKIE, config=shop(drain=MOVE))),
     "agent-check": (A, picture(look("lb1", server("web1", agent="L4OK"))), picture()),
     "backend-not-listed": (
         L,
@@ -237,6 +237,7 @@ CASES: dict[str, tuple[Severity, Any, Any]] = {
     ),
     "current-not-link": (R, picture(facts={"current": "real"}), picture(facts={"current": "none"})),
     "root-not-writable": (R, picture(facts={"unwritable": ("/srv/shop/releases",)}), picture()),
+    "fence-not-kept": (A, picture(facts={"unfenced": ("/srv/shop/.drainctl-log",)}), picture()),
     "disk-full": (R, picture(facts={"free_kb": 19_999}), picture(facts={"free_kb": 20_000})),
     "shared-missing": (R, picture(facts={"lacks": (".env",)}), picture()),
     "restart-missing": (R, picture(facts={"restart": False}), picture(facts={"restart": None})),
@@ -508,6 +509,7 @@ serves 33 33 33 4
 serves 33 33 33 4
 serves 0 0
 unwritable /srv/shop/releases
+unfenced /srv/shop/.drainctl-log
 current link
 free 5000
 release 20
@@ -519,7 +521,7 @@ lacks .env
     assert facts.flag_path[0] == Folder("/srv/my shop", "rwxr-x---", 33, 7)
     assert facts.serving == (User(33, frozenset({33, 4})), User(0, frozenset({0})))
     assert (facts.unwritable, facts.current, facts.lacks) == (("/srv/shop/releases",), "link", (".env",))
-    assert (facts.free_kb, facts.release_kb) == (5000, 20)
+    assert (facts.free_kb, facts.release_kb, facts.unfenced) == (5000, 20, ("/srv/shop/.drainctl-log",))
 
 
 def test_an_answer_of_something_else_is_none():

@@ -247,3 +247,11 @@ def test_the_link_and_the_flag():
     assert isinstance(expect.flagged(seen(here, host=NodeLook(check=Answer(200)))), NotYet)
     assert isinstance(expect.unflagged(seen(here, host=NodeLook(check=Answer(200)))), Holds)
     assert isinstance(expect.unflagged(seen(here, host=NodeLook(check=Answer(502)))), NotYet)
+
+
+def test_bound_clients_are_moved_where_the_sockets_allow_it():
+    here = look(row("web1", "MAINT"), can_change=True)
+    assert expect.moved(seen(here, look(row("web1", "NOLB"), balancer="lb2"))) == Holds("MAINT on lb1")
+    late = look(row("web1", "NOLB"), balancer="lb2", can_change=True)
+    assert expect.moved(seen(here, late)) == NotYet("NOLB on lb2")
+    assert expect.moved(seen(look(row("web1", "NOLB")))) == Holds("no balancer's socket allows it")

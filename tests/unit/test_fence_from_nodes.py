@@ -122,7 +122,7 @@ def test_a_node_that_cannot_be_reached_is_a_reason_to_wait():
 def test_without_releases_the_commands_are_told():
     shop = cluster(3, release=None)
     found = seen([node(flagged=flag()), node(), node()], shop=shop)
-    with pytest.raises(ConfigError, match=r"has no release.root") as caught:
+    with pytest.raises(ConfigError, match="has no `release`") as caught:
         from_nodes.back(found, shop)
     assert caught.value.hint == "drainctl restore web1 --steal"
 

@@ -39,6 +39,7 @@ QUESTIONS = {"node.ask", "node.shell", "node.sockets", "node.gunicorn", "nginx"}
 MAY = {
     "": set(),
     "errors": set(),
+    "called": set(),
     "model": set(),
     "steps": {"model"},
     "threads": set(),
@@ -69,6 +70,7 @@ MAY = {
     "overview": {*NOUNS, "journal", "node.fence", "node.shell", "rollout", "threads", "wire"},
     "controller": {
         *NOUNS,
+        "called",
         "journal",
         "node.fence",
         "node.shell",
@@ -96,12 +98,14 @@ MAY = {
         *VERBS,
         *MIDDLE,
         "",
+        "called",
         "config",
         "doctor",
         "haproxy_cfg",
         "init",
         "journal",
         "node.archive",
+        "node.image",
         "report",
         "rollout",
     },
@@ -112,8 +116,16 @@ MAY = {
 }
 
 # Modules that judge and describe: no file, no clock, no network, no process.
-PURE = {"model", "errors", "steps", "journal.events", "journal.replay", "report.story", "report.markdown"}
-PURE |= MIDDLE
+PURE = {
+    "model",
+    "errors",
+    "steps",
+    "journal.events",
+    "journal.replay",
+    "report.story",
+    "report.markdown",
+}
+PURE |= MIDDLE | {"node.recipe"}
 QUIET = {
     "__future__",
     "collections",

@@ -107,6 +107,15 @@ def test_what_is_refused(rows, nodes, why):
     assert any(why in told for told in refused(survey(*shown, **nodes)))
 
 
+def test_a_node_whose_release_is_gone_has_no_way_back_and_is_refused_but_for_a_rollback():
+    gone = survey(web1=NodeLook(check=Answer(200), version=Answer(200, "v9"), disk=Disk("v9", ("v0", "v1"))))
+    (why,) = refused(gone)
+    assert why.startswith(
+        "web1: `current` links to v9, which is not in releases/: no way back (`drainctl rollback"
+    )
+    assert refusals(FOUR, plan(gone, "rollback", to="v0"), gone) == []
+
+
 def test_a_balancer_or_node_that_cannot_be_reached_is_the_only_thing_told():
     seen = Survey({"lb1": look(error="lb1: no answer within 2 s")}, {}, {"web2": "web2: refused"})
     assert unreachable(seen) == [

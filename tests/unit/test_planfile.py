@@ -71,6 +71,7 @@ def test_a_plan_is_read_as_it_was_written():
         "reason": "configured",
         "servers": {"lb1 shop/web3": "UP", "lb2 shop/web3": "UP"},
         "commands": {"restart": "restart"},
+        "container": [],
     }
     assert [step["step"] for step in was["steps"]][:3] == ["guard", "flag", "out"]
 

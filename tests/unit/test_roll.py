@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from world_kit import Crash, FakeCluster, cluster, die_at
 
 from drainctl.errors import Exit
-from drainctl.model import Amount, DrainPolicy, RolloutPolicy, Word
+from drainctl.model import Amount, BalancerLook, DrainPolicy, ImageReleases, RolloutPolicy, Word
 from drainctl.rollout.world import Stop
+
+IMAGES = {"release": None, "images": ImageReleases("shop")}
 
 
 def deployed(fake: FakeCluster) -> None:
@@ -61,6 +63,18 @@ def test_a_release_that_does_not_start_is_put_back_and_the_others_are_not_touche
     assert not any(act.startswith("web2") and "Stage" not in act for act in fake.acts)
 
 
+def test_a_container_that_does_not_start_is_put_back_and_the_others_are_not_touched():
+    fake = FakeCluster(cluster(**IMAGES), breaks={"v2"})
+    plan = fake.plan()
+    fake.begin(plan)
+    outcome = fake.roll(plan)
+    assert outcome.outcome == "put-back"
+    assert "the container exited with code 0" in outcome.why
+    untouched(fake)
+    assert fake.failed == 0
+    assert [act for act in fake.acts if "ReplaceContainer" in act] == ["web1 ReplaceContainer"] * 2
+
+
 def test_a_release_that_answers_errors_is_seen_by_the_watch_and_put_back():
     fake = FakeCluster(cluster(), errors=frozenset({"v2"}))
     plan = fake.plan()
@@ -96,6 +110,58 @@ def test_finished_nodes_go_back_by_the_same_steps_when_a_later_one_fails():
     untouched(fake)
     outcomes = {name: node.outcome for name, node in fake.state().nodes.items()}
     assert outcomes == {"web1": "put-back", "web2": "put-back", "web3": "put-back", "web4": None}
+
+
+def test_with_halt_a_bad_release_that_is_needed_is_not_taken_out():
+    """keep_up holds for a node that has failed, too: the others went down while it was away."""
+    policy = RolloutPolicy(on_failure="halt", keep_up=Amount(1), patience_s=0.5)
+    fake = FakeCluster(cluster(2, rollout=policy), errors=frozenset({"v2"}))
+
+    def outage(moment: str) -> None:
+        if moment == "after" and fake.acts[-2:] == ["web1 ClearFlag", "web1 Nudge"]:
+            fake.nodes["web2"].running = None
+            fake.words.update({(lb.name, "web2"): Word.DOWN for lb in fake.cluster.balancers})
+
+    fake.die = outage
+    plan = fake.plan()
+    fake.begin(plan)
+    outcome = fake.roll(plan)
+    assert outcome.outcome == "halted"
+    assert "not out of rotation, guard: lb1 shop: 0 other of 2 servers up" in outcome.why
+    assert not fake.nodes["web1"].flag
+
+
+@dataclass
+class Blinded(FakeCluster):
+    """lb1 cannot be read for so long from when `idle` begins."""
+
+    blind_s: float = 0.0
+    until: float | None = None
+
+    def append(self, rollout, kind, **rest):
+        if kind == "step.seen" and rest.get("step") == "out" and self.until is None:
+            self.until = self.now + self.blind_s
+        return super().append(rollout, kind, **rest)
+
+    def balancers(self, looks):
+        found = dict(super().balancers(looks))
+        if self.until is not None and self.now < self.until:
+            found["lb1"] = BalancerLook("lb1", self.now, error="no answer")
+        return found
+
+
+@pytest.mark.parametrize(("blind_s", "outcome"), [(2.9, "done"), (3.2, "put-back")])
+def test_a_balancer_that_cannot_be_read_stops_the_clock_for_as_long_as_patience_lasts(blind_s, outcome):
+    """drain.limit 1 s and rollout.patience 2 s: 3 s in all."""
+    policy = RolloutPolicy(patience_s=2.0)
+    fake = Blinded(cluster(drain=DrainPolicy(limit_s=1.0), rollout=policy), blind_s=blind_s)
+    plan = fake.plan()
+    fake.begin(plan)
+    ended = fake.roll(plan)
+    assert ended.outcome == outcome, ended
+    if outcome == "put-back":
+        assert "lb1 cannot be read: no answer, 1.0 s after it began (limit 1 s), and 3.0 s" in ended.why
+        assert "in which a balancer could not be read" in ended.why
 
 
 @pytest.mark.parametrize(
@@ -140,8 +206,9 @@ def test_the_guard_waits_for_another_server_and_then_gives_up():
 
 @pytest.mark.parametrize("moment", range(80))
 @pytest.mark.parametrize("end", ["resume", "abort"])
-def test_a_crash_before_or_after_any_act_is_resumed_or_aborted(moment, end):
-    fake = FakeCluster(cluster(nodes=3))
+@pytest.mark.parametrize("kind", [{}, IMAGES], ids=["folders", "images"])
+def test_a_crash_before_or_after_any_act_is_resumed_or_aborted(moment, end, kind):
+    fake = FakeCluster(cluster(nodes=3, **kind))
     plan = fake.plan()
     fake.begin(plan)
     fake.die = die_at(moment)

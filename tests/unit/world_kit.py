@@ -18,6 +18,7 @@ from drainctl.model import (
     Checks,
     Cluster,
     Connect,
+    ContainerLook,
     Counters,
     Disk,
     DrainPolicy,
@@ -47,6 +48,8 @@ from drainctl.steps import (
     Job,
     Look,
     Nudge,
+    ReplaceContainer,
+    RestartContainer,
     RunOnNode,
     SetFlag,
     SetState,
@@ -218,8 +221,13 @@ class FakeCluster:
     def host(self, node: Node, looks: frozenset[Look]) -> NodeLook:
         at = self.nodes[node.name]
         version = Answer(200, at.running) if at.running else Answer(None, error="connection refused")
+        container, check = None, Answer(404 if at.flag else 200 if at.running else 502)
+        if self.cluster.images:
+            container = ContainerLook(at.current, "running" if at.running else "exited")
+            check = check if at.running else Answer(None, error="connection refused")
         return NodeLook(
-            check=Answer(404 if at.flag else 200 if at.running else 502),
+            container=container,
+            check=check,
             version=version if Look.VERSION in looks else None,
             disk=Disk(at.current, tuple(sorted(at.staged)), "{}" if at.flag else None),
             active=0,
@@ -252,17 +260,27 @@ class FakeCluster:
                     self.words.update({key: word for key in self.words if key[1] == at.name})
             case Stage(release):
                 at.staged.add(release)
-            case Switch(release):
-                if release not in at.staged:
-                    raise CommandFailed(f"{at.name}: no releases/{release}")
-                at.current = release
-            case RunOnNode(line):
-                self._run(at, line)
+            case Switch() | ReplaceContainer() | RestartContainer() | RunOnNode():
+                self._change(at, act)
             case Warm():
                 if at.running in self.breaks:
                     raise CommandFailed(f"{at.name}: warm-up GET / answers 500")
             case SetState() | ShutdownSessions():
                 at.busy_until = self.now
+
+    def _change(self, at: FakeNode, act: Any) -> None:
+        match act:
+            case Switch(release):
+                if release not in at.staged:
+                    raise CommandFailed(f"{at.name}: no releases/{release}")
+                at.current = release
+            case ReplaceContainer(release):
+                at.current = release
+                self._restart(at)
+            case RestartContainer():
+                self._restart(at)
+            case RunOnNode(line):
+                self._run(at, line)
 
     def _run(self, at: FakeNode, line: str) -> None:
         if line == "reload":  # in place: what runs serves until the new one does
@@ -364,6 +382,10 @@ class FakeCluster:
         return Roll(world, plan, self.cluster.rollout.on_failure).run()
 
     def check(self, need_s: float) -> None: ...
+
+    @property
+    def lease(self) -> None:
+        return None
 
     @property
     def lost(self) -> str | None:

@@ -53,14 +53,21 @@ def show(lab: Lab, name: str) -> None:
 
 
 def mute(lab: Lab, name: str) -> None:
-    """As `hide`, with somebody in its place who accepts and says nothing."""
-    path = keep(lab.socket(name)).with_name("runtime.sock")
-    stand_in(lab, f"mute-{name}", "mute", f"unix:{path}")
+    """
+    Somebody who accepts and says nothing takes the place of the socket. From one moment to the next, and back
+    likewise: there is no moment at which nobody is there.
+    """
+    path = lab.socket(name)
+    aside = path.with_name("mute.sock")
+    stand_in(lab, f"mute-{name}", "mute", f"unix:{aside}")
+    keep(path, copied=True)
+    aside.replace(path)
 
 
 def unmute(lab: Lab, name: str) -> None:
-    dismiss(lab, f"mute-{name}")
     put_back(lab.socket(name))
+    dismiss(lab, f"mute-{name}")
+    lab.socket(name).with_name("mute.sock").unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- its configuration
@@ -131,6 +138,12 @@ def mended(lab: Lab, node: str) -> None:
     as_before(lab, first(lab))
 
 
+COOKIE = (
+    (r"^  balance roundrobin$", "  balance roundrobin\n  cookie SERVER insert indirect nocache"),
+    (r"^(  server (\S+) \S+)(.*)$", r"\1 cookie \2\3"),
+)
+STICK = ((r"^  balance roundrobin$", "  balance roundrobin\n  stick-table type ip size 1k\n  stick on src"),)
+H2 = ((r"^  bind (\S+):8080$", r"  bind \1:8080\n  bind \1:8081 proto h2"),)
 SERVERS = r"^(  server \S+ \S+)(.*)$"
 FAULTS = (
     Fault("lb-reload", "balancer", "reload it, as an operator does", lambda lab, name: lab.reload(name)),
@@ -152,19 +165,14 @@ FAULTS = (
         "lb-cookie",
         "balancer",
         "clients stay with their server by a cookie",
-        rewritten(
-            (r"^  balance roundrobin$", "  balance roundrobin\n  cookie SERVER insert indirect nocache"),
-            (r"^(  server (\S+) \S+)(.*)$", r"\1 cookie \2\3"),
-        ),
+        rewritten(*COOKIE),
         as_before,
     ),
     Fault(
         "lb-stick",
         "balancer",
         "clients stay with their server by a stick table on their address",
-        rewritten(
-            (r"^  balance roundrobin$", "  balance roundrobin\n  stick-table type ip size 1k\n  stick on src")
-        ),
+        rewritten(*STICK),
         as_before,
     ),
     Fault(
@@ -175,10 +183,10 @@ FAULTS = (
         as_before,
     ),
     Fault(
-        "lb-h2",
+        "lb-new-backend",
         "balancer",
-        "speaks HTTP/2 without TLS on port 8081 as well",
-        rewritten((r"^  bind (\S+):8080$", r"  bind \1:8080\n  bind \1:8081 proto h2")),
+        "has another backend with the same nodes, which nobody has told drainctl of",
+        rewritten((r"^backend (\S+)\n((?:  .*\n)+)", r"backend \1\n\2\nbackend another\n\2")),
         as_before,
     ),
     Fault("server-maint", "server", "somebody puts it into MAINT at the first balancer", maint, unmaint),

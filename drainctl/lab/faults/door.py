@@ -54,12 +54,18 @@ def environment(lab: Lab) -> dict[str, str]:
 # ---------------------------------------------------------------- files
 
 
-def keep(path: Path) -> Path:
-    """Put a file's name aside, as `path`.sound. Raises: PreflightError where another fault did so already."""
+def keep(path: Path, *, copied: bool = False) -> Path:
+    """
+    Put a file's name aside, as `path`.sound; `copied`: it keeps its own name, too, for somebody to take over.
+    Raises: PreflightError where another fault did so already.
+    """
     sound = path.with_name(path.name + ".sound")
     if os.path.lexists(sound):
         raise PreflightError(f"{path} is broken already", hint="drainctl lab mend")
-    path.rename(sound)
+    if copied:
+        os.link(path, sound)
+    else:
+        path.rename(sound)
     return sound
 
 

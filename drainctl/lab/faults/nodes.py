@@ -131,6 +131,16 @@ def current_is_a_link(lab: Lab, node: str) -> None:
     put_back(path)
 
 
+def current_is_lost(lab: Lab, node: str) -> None:
+    """The folder that `current` links to is gone; what runs from it runs on."""
+    keep((lab.root(node) / "current").resolve())
+
+
+def current_is_found(lab: Lab, node: str) -> None:
+    for path in (lab.root(node) / "releases").glob("*.sound"):
+        put_back(path.with_name(path.name.removesuffix(".sound")))
+
+
 def half_release(lab: Lab, node: str) -> str:
     """As after an unpacking that died: the folder is there, its files are not whole, its mark is missing."""
     newest = max((lab.folder / "releases").glob("*.tar.gz"), key=lambda path: path.stat().st_mtime_ns)
@@ -194,6 +204,13 @@ FAULTS = (
         "`current` is a folder, not a link",
         current_is_a_folder,
         current_is_a_link,
+    ),
+    Fault(
+        "node-current-lost",
+        "node",
+        "the release that `current` links to is gone",
+        current_is_lost,
+        current_is_found,
     ),
     Fault(
         "node-half-release",

@@ -6,9 +6,11 @@ A process that stands in for something that went wrong, in the background until 
                                                    late HOST PORT TO S   passes on to port TO, S seconds late
                                                    get HOST PORT S N     N requests that take S seconds
                                                    ws HOST PORT S N      N WebSockets that live S seconds
+                                                   stay HOST PORT S N    N clients with a cookie, S seconds
+                                                   h2 HOST PORT S N      N connections of HTTP/2, S seconds
 
-It returns when it is ready and goes on as a daemon. PIDFILE gets its pid and start time; `get` and `ws`
-write what became of them beside it, as PIDFILE's name with .said.
+It returns when it is ready and goes on as a daemon. PIDFILE gets its pid and start time; clients write
+what became of them beside it, as PIDFILE's name with .said.
 """
 
 from __future__ import annotations
@@ -27,13 +29,16 @@ from drainctl.lab.processes import started_at
 FILLERS = 8  # connections that wait in a backlog of one: the kernel drops every further SYN (tcp(7))
 CHUNK = 65536
 LONGEST_S = 600.0
+PAUSE_S = 0.02  # of a client between two requests
+WELL = "answered to the end"
+H2_PAGE_S = 0.1
 GoOn = Callable[[], object]
 
 
 def main() -> None:
     pidfile, what, *words = sys.argv[1:]
     listeners: dict[str, Callable[..., GoOn]] = {"mute": mute, "full": full, "late": late}
-    clients: dict[str, Callable[..., GoOn]] = {"get": get, "ws": ws}
+    clients: dict[str, Callable[..., GoOn]] = {"get": get, "ws": ws, "stay": stay, "h2": h2}
     go_on = listeners[what](*words) if what in listeners else clients[what](pidfile, *words)
     _become_daemon(Path(pidfile))
     go_on()
@@ -162,6 +167,53 @@ def ws(pidfile: str, host: str, port: str, seconds: str, count: str) -> GoOn:
         return await asyncio.gather(*(converse() for _ in range(int(count))))
 
     return lambda: _say(pidfile, asyncio.run(all_of_them()))
+
+
+def stay(pidfile: str, host: str, port: str, seconds: str, count: str) -> GoOn:
+    """Each from an address of its own: they keep the cookie that they got and ask again and again."""
+    import http.client
+    from concurrent.futures import ThreadPoolExecutor
+
+    def one(number: int) -> str:
+        cookie, end, asked = "", time.monotonic() + float(seconds), 0
+        while time.monotonic() < end:
+            link = http.client.HTTPConnection(host, int(port), 15, (f"127.0.0.{10 + number}", 0))
+            try:
+                link.request("GET", "/slow?s=0.05", headers={"Cookie": cookie} if cookie else {})
+                answer = link.getresponse()
+                answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                return f"lost: {error!r} after {asked}"
+            finally:
+                link.close()
+            if answer.status != 200:
+                return f"{answer.status} after {asked}"
+            cookie = (answer.getheader("Set-Cookie") or cookie).partition(";")[0]
+            asked += 1
+            time.sleep(PAUSE_S)
+        return WELL
+
+    def all_of_them() -> list[str]:
+        with ThreadPoolExecutor(int(count)) as pool:
+            return list(pool.map(one, range(int(count))))
+
+    return lambda: _say(pidfile, all_of_them())
+
+
+def h2(pidfile: str, host: str, port: str, seconds: str, count: str) -> GoOn:
+    """On each connection there are requests all the time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from drainctl.lab.http2 import keep_asking
+
+    def one(_number: int) -> str:
+        return keep_asking(host, int(port), f"/slow?s={H2_PAGE_S}", float(seconds))
+
+    def all_of_them() -> list[str]:
+        with ThreadPoolExecutor(int(count)) as pool:
+            return list(pool.map(one, range(int(count))))
+
+    return lambda: _say(pidfile, all_of_them())
 
 
 def _say(pidfile: str, ends: list[str]) -> None:

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from drainctl.lab import ready
 from drainctl.lab.cluster import Lab
+from drainctl.lab.faults import balancers
 from drainctl.lab.faults.door import Fault, dismiss, said, stand_in
 
 LONG_S = "30"
+STAY_S = "8"
+H2_PORT = "8081"
 EACH = 6  # requests per node: where they go is the balancer's choice, and each node is to have some
 
+Changes = Sequence[tuple[str, str]]
 
-def _asked(kind: str) -> Callable[[Lab, str], str]:
-    """Some to each node, through this balancer."""
+
+def _asked(
+    kind: str, seconds: str = LONG_S, port: str = "8080", changes: Changes = (), each: int = EACH
+) -> Callable[[Lab, str], str]:
+    """Some to each node, through this balancer, whose haproxy.cfg is changed for them first."""
 
     def begin(lab: Lab, name: str) -> str:
         told = said(lab, f"{kind}-{name}")
         told.unlink(missing_ok=True)
-        count = str(EACH * lab.settings.nodes)
-        stand_in(lab, f"{kind}-{name}", kind, lab.settings.host(name), "8080", LONG_S, count)
-        return f"{count} for {LONG_S} s; what becomes of them: {told}"
+        if changes:
+            balancers.rewrite(lab, name, changes)
+        count = str(each * lab.settings.nodes)
+        stand_in(lab, f"{kind}-{name}", kind, lab.settings.host(name), port, seconds, count)
+        return f"{count} for {seconds} s; what becomes of them: {told}"
 
     return begin
 
@@ -29,6 +38,7 @@ def _ended(kind: str) -> Callable[[Lab, str], None]:
     def end(lab: Lab, name: str) -> None:
         dismiss(lab, f"{kind}-{name}")
         said(lab, f"{kind}-{name}").unlink(missing_ok=True)
+        balancers.as_before(lab, name)
 
     return end
 
@@ -67,5 +77,26 @@ def all_up(lab: Lab, name: str) -> None:
 FAULTS = (
     Fault("long-requests", "traffic", "requests of 30 s to each node", _asked("get"), _ended("get")),
     Fault("websockets", "traffic", "WebSockets of 30 s to each node", _asked("ws"), _ended("ws")),
+    Fault(
+        "cookie-clients",
+        "traffic",
+        "clients who stay with their server by a cookie, for 8 s",
+        _asked("stay", STAY_S, changes=balancers.COOKIE, each=2),
+        _ended("stay"),
+    ),
+    Fault(
+        "stick-clients",
+        "traffic",
+        "clients who stay with their server by a stick table, for 8 s",
+        _asked("stay", STAY_S, changes=balancers.STICK, each=2),
+        _ended("stay"),
+    ),
+    Fault(
+        "h2-clients",
+        "traffic",
+        "connections of HTTP/2 with three requests at a time, for 8 s",
+        _asked("h2", STAY_S, H2_PORT, balancers.H2, each=2),
+        _ended("h2"),
+    ),
     Fault("last-server", "traffic", "every node but the first is out, by hand", last_up, all_up),
 )
