@@ -46,7 +46,7 @@ base-image: $(VENV)/.docker
 	@$(RUN)/python -m drainctl.lab.compose base
 
 test: lint types
-	$(RUN)/python -m pytest -q -n 3 --dist loadfile $(PYTEST)
+	$(RUN)/python -m pytest -q -n 4 --dist loadfile $(PYTEST)
 
 lint: $(VENV)/.dev
 	$(RUN)/ruff format --check --quiet .
