@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "real"))
 
 from drainctl.journal.door import Store
 from drainctl.journal.events import Event
+from drainctl.journal.lease import me
 from drainctl.journal.open import open_store
 from drainctl.journal.replay import replay
 from drainctl.journal.sqlite import EVENT_COLUMNS
@@ -58,13 +59,14 @@ class Measured(NamedTuple):
     bare: Callable[[], object]
 
 
-def median_us(act: Callable[[], object], times: int = APPENDS) -> float:
-    spent = []
+def medians_us(*acts: Callable[[], object], times: int = APPENDS) -> list[float]:
+    spent: list[list[float]] = [[] for _ in acts]
     for _ in range(times):
-        began = time.perf_counter()
-        act()
-        spent.append(time.perf_counter() - began)
-    return statistics.median(spent) * 1e6
+        for act, each in zip(acts, spent, strict=True):
+            began = time.perf_counter()
+            act()
+            each.append(time.perf_counter() - began)
+    return [statistics.median(each) * 1e6 for each in spent]
 
 
 # ---------------------------------------------------------------- stores
@@ -127,10 +129,14 @@ def installed() -> Iterator[Any]:
 
 
 def appends(store: Store, measured: Measured) -> None:
-    def append() -> None:
-        store.append("r0", "step.seen", node="web1", step="out", text=TEXT, data=DATA)
+    """By turns, so that both meet the same machine; under a lease, as a rollout's events are."""
+    lease = store.acquire("bench", "r0", me(), 3600)
 
-    ours, least = median_us(append), median_us(measured.bare)
+    def append() -> None:
+        store.append("r0", "step.seen", node="web1", step="out", text=TEXT, data=DATA, lease=lease)
+
+    ours, least = medians_us(append, measured.bare)
+    store.release(lease)
     share, bare = (JOURNEY * each / 1e6 / JOURNEY_S for each in (ours, least))
     print(
         f"  append    {ours:7.0f} µs, {measured.least} {least:7.0f} µs, ratio {ours / least:.2f};"
@@ -185,9 +191,12 @@ def replaying(store: Store, fill: Callable[[list[Event]], None]) -> None:
 def pages(store: Store, register: Callable[[str, int], None]) -> None:
     register("few", FEW)
     register("many", MANY)
-    few = median_us(lambda: store.rollouts("few", limit=20), 100)
-    many = median_us(lambda: store.rollouts("many", limit=20), 100)
-    middle = median_us(lambda: store.rollouts("many", limit=20, before=f"many{MANY // 2}"), 100)
+    few, many, middle = medians_us(
+        lambda: store.rollouts("few", limit=20),
+        lambda: store.rollouts("many", limit=20),
+        lambda: store.rollouts("many", limit=20, before=f"many{MANY // 2}"),
+        times=100,
+    )
     assert len(store.rollouts("many", limit=20)) == 20
     print(
         f"  history   a page of {MANY:,} rollouts takes {many / few:.2f} of a page of {FEW},"

@@ -42,6 +42,7 @@ def until(what: str, holds: Callable[[], T], limit_s: float = 10.0, every_s: flo
 
 # Files that take a minute or more: begun first, so that two workers end at about the same time.
 LONGEST = (
+    "test_jepsen.py",
     "test_kill.py",
     "test_kill_in_place.py",
     "test_arb_rollout.py",

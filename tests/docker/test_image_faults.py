@@ -50,6 +50,7 @@ def test_a_bad_image_is_put_back_and_no_user_meets_it(shop, mode, more, words):
         told = shop.drainctl("deploy", f"bad-{mode or 'checked'}", code=1).stderr
     assert [each for each in words if each not in told] == [], told
     assert load.failed == {}
+    shop.wait_up()
     assert set(shop.versions().values()) == {"v1"}
     assert f"{shop.names[0]}.drainctl-bad-{mode or 'checked'} exited" in shop.containers(), (
         "kept for its logs"
@@ -69,6 +70,7 @@ def test_a_container_that_ended_by_itself_is_rolled_all_the_same(shop):
     shop.wait_up()
     assert shop.versions()[shop.names[0]] == "v5"
     shop.drainctl("rollback", "--to", "v1", "--only", shop.names[0])
+    shop.wait_up()
 
 
 # ---------------------------------------------------------------- before anything is touched

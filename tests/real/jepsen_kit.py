@@ -24,6 +24,7 @@ from pathlib import Path
 
 from drainctl.journal.events import Event
 from drainctl.journal.replay import CLOSED, RolloutState
+from drainctl.lab import ready
 from drainctl.lab.cluster import Lab
 from tests.conftest import SLOW
 from tests.real.fence_kit import LEASE_S, Entry, overlaps, popen, stopped
@@ -56,10 +57,15 @@ class Relay:
     what was sent meanwhile comes late, as TCP sends it again; or all connections end as well.
     """
 
-    def __init__(self, target: tuple[str, int], host: str) -> None:
+    def __init__(self, target: tuple[str, int] | str, host: str) -> None:
+        """Both may be the path of a unix socket. at: where it listens, as HOST:PORT or its path."""
         self._target = target
-        self._listener = socket.create_server((host, 0))
-        self.at = "{}:{}".format(*self._listener.getsockname())
+        unix = "/" in host
+        self._listener = socket.socket(socket.AF_UNIX) if unix else socket.create_server((host, 0))
+        if unix:
+            self._listener.bind(host)
+            self._listener.listen()
+        self.at = host if unix else "{}:{}".format(*self._listener.getsockname())
         self._passes = threading.Event()
         self._passes.set()
         self._live: set[socket.socket] = set()
@@ -95,7 +101,7 @@ class Relay:
 
     def _carry(self, client: socket.socket) -> None:
         self._passes.wait()
-        with client, suppress(OSError), socket.create_connection(self._target) as server:
+        with client, suppress(OSError), _connected(self._target) as server:
             both = {client, server}
             self._live |= both
             back = threading.Thread(target=self._pass, args=(server, client))
@@ -111,6 +117,18 @@ class Relay:
                 sink.sendall(data)
         _shut(source)
         _shut(sink)
+
+
+def _connected(target: tuple[str, int] | str) -> socket.socket:
+    if not isinstance(target, str):
+        return socket.create_connection(target)
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(target)
+    except OSError:
+        connection.close()
+        raise
+    return connection
 
 
 def _shut(each: socket.socket) -> None:
@@ -289,6 +307,17 @@ def unexplained(log: Iterable[Entry], journal: Mapping[str, Sequence[Event]]) ->
         for entry in log
         if entry.what == "begin" and entry.rest != "claim" and (entry.rollout, entry.token) not in known
     ]
+
+
+def not_up(lab: Lab) -> list[str]:
+    """What keeps a balancer from showing every server UP, after a while in which checks may pass."""
+    names, deadline = lab.settings.node_names, time.monotonic() + 15 * SLOW
+    while True:
+        rows = (ready.all_up(lab.socket(lb), lab.settings.app, names) for lb in lab.settings.balancer_names)
+        found = [row for row in rows if row]
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.1)
 
 
 def not_ended(states: Iterable[RolloutState]) -> list[str]:
