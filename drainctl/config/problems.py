@@ -27,8 +27,13 @@ class Problem(NamedTuple):
 
 
 def dotted(key: Path) -> str:
-    """`("warm", 0, "get")` as a message writes it: `warm[0].get`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).removeprefix(".")
+    """`("warm", 0, "get")` as a message writes it: `warm[0].get`, on one line whatever the keys are."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{_plain(part)}" for part in key)
+    return "".join(parts).removeprefix(".")
+
+
+def _plain(part: str) -> str:
+    return part if part.isprintable() else repr(part)
 
 
 def found(value: object) -> str:

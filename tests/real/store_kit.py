@@ -39,6 +39,19 @@ def free_port(host: str) -> int:
         return int(asked.getsockname()[1])
 
 
+def wait_stopped(pid: int) -> None:
+    """Until every thread stands still: one takes the signal, and on a busy machine the others run on."""
+
+    def still() -> bool:
+        states = []
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):  # it ended meanwhile
+                states.append((task / "stat").read_text().rpartition(")")[2].split()[0])
+        return set(states) <= {"T", "t", "Z"}
+
+    until(f"process {pid} stands still", still)
+
+
 # ---------------------------------------------------------------- PostgreSQL
 
 
@@ -157,6 +170,9 @@ class Postgres:
     def freeze(self) -> None:
         """It stays there, accepts connections in the kernel, and never answers."""
         self._signal(signal.SIGSTOP)
+        assert self.process
+        for pid in (self.process.pid, *children(self.process.pid)):
+            wait_stopped(pid)
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
@@ -270,6 +286,7 @@ class Member:
     def freeze(self) -> None:
         assert self.process
         self.process.send_signal(signal.SIGSTOP)
+        wait_stopped(self.process.pid)
 
     def thaw(self) -> None:
         assert self.process

@@ -300,7 +300,7 @@ def test_sigusr1_announces_the_end_and_sigterm_writes_the_report(tmp_path, until
         until("the load's requests", lambda: server.asked > 50)
         process.send_signal(signal.SIGUSR1)
         seen = server.asked
-        until("more of them", lambda: server.asked > seen + 50)
+        until("more of them", lambda: server.asked > seen + 100)  # some were on their way as it was told
         process.send_signal(signal.SIGTERM)
         text = process.communicate(timeout=10)[0]
     report = Report.read(out.read_text())

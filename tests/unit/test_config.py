@@ -1212,6 +1212,7 @@ WORDS = st.sampled_from(
     edits=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 12), WORDS), min_size=1, max_size=6),
 )
 @example(text="", edits=[])
+@example(text=FULL, edits=[(0.38019192127415946, 0, "\n"), (0.380859375, 1, "\n")])  # a line end in a key
 def test_a_mangled_file_is_a_cluster_or_a_config_error(text, edits):
     for at, cut, word in edits:
         place = int(at * len(text))
