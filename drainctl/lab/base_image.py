@@ -22,7 +22,6 @@ from drainctl.lab.programs import find_on_path
 IMAGE = "debian:bookworm-slim"
 PULL_S = 120.0
 BUILD_S = 600.0
-MIRROR = "http://deb.debian.org/debian"
 
 
 class Docker(Protocol):
@@ -69,7 +68,11 @@ def build(tarball: Path, why: str) -> None:
 
 
 def mirrors() -> tuple[str, str]:
-    """Debian's archive and its security archive, as this machine's own apt names them."""
+    """
+    Debian's archive and its security archive, as this machine's own apt names them.
+
+    Raises: PreflightError where it names none that is reached by plain http.
+    """
     sources = [
         *Path("/etc/apt/sources.list.d").glob("*.sources"),
         *Path("/etc/apt/sources.list.d").glob("*.list"),
@@ -78,7 +81,12 @@ def mirrors() -> tuple[str, str]:
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     named = re.findall(r"https?://\S*/debian(?:-security)?/?(?=\s|$)", "\n".join(lines))
     plain = [one.rstrip("/") for one in named if one.startswith("http:")]  # a minimal image has no CAs
-    main = next((one for one in plain if one.endswith("/debian")), MIRROR)
+    main = next((one for one in plain if one.endswith("/debian")), None)
+    if main is None:
+        raise PreflightError(
+            f"{IMAGE} cannot be pulled, and apt's sources here name no Debian archive to build it from",
+            hint=f"load it into the engine by hand: docker load, or docker tag … {IMAGE}",
+        )
     return main, next((one for one in plain if one.endswith("-security")), f"{main}-security")
 
 
