@@ -179,16 +179,18 @@ def go(
     over: Over | None = None,
     *,
     past: Callable[[Wired], Sequence[Event]] = lambda _: (),
+    stop: Stop | None = None,
 ) -> Result:
     """
     Run one rollout with its reports and signals; the reports tell of it.
 
-    past: the events before this process, of a rollout that is resumed.
+    past: the events before this process, of a rollout that is resumed. stop: what signals ask, for whoever
+    must know afterwards: a rollout that is at its end when they come has nothing to settle, and is done.
     """
     from drainctl import controller
     from drainctl.rollout import world
 
-    stop = world.Stop()
+    stop = stop or world.Stop()
     report: Together | None = None
     view: TerminalReport | None = None
     with (

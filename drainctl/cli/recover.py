@@ -16,6 +16,7 @@ from drainctl.cli.common import Options, events_of, global_options, go, on_signa
 from drainctl.errors import DrainctlError, Exit, JournalError, LeaseHeld
 from drainctl.journal.replay import CLOSED, RolloutState
 from drainctl.overview import open_rollout
+from drainctl.rollout.world import Stop
 from drainctl.wire import Wired
 
 TOLD = {"resume": "resumed", "abort": "taken back"}
@@ -111,10 +112,10 @@ class Watcher:
         return None
 
     def _take_over(self, state: RolloutState) -> Exit:
-        back = self.how == "abort"
+        back, asked = self.how == "abort", Stop()
         past = partial(events_of, rollout=state.id)
         try:
-            result = go(self.options, lambda it: it.resume(state.id, back=back), past=past)
+            result = go(self.options, lambda it: it.resume(state.id, back=back), past=past, stop=asked)
         except DrainctlError as error:
             if isinstance(error, LeaseHeld) and self._left() is None:
                 return Exit.DONE  # another one was faster, as has been said
@@ -122,6 +123,9 @@ class Watcher:
             self.again_s = self.clock() + min(60.0, 5.0 * 2 ** (self.failures - 1))
             self.say(f"rollout {state.id} could not be {TOLD[self.how]}: {error}", news="failed")
             return error.exit
+        finally:
+            if asked.asked:  # perhaps too late for the rollout, but not for the watch
+                self.stop.set()
         self.failures = 0
         over = "over" if result.outcome in CLOSED else "left to people"
         self.say(f"rollout {state.id} was {TOLD[self.how]}: {result.outcome}, so it is {over}")

@@ -29,14 +29,14 @@ SLOW_S = 0.8
 @dataclass(frozen=True)
 class Way:
     """
-    A strategy, as its lab is made. acts: of a deploy; back: of the way back of one that was done, both by the
-    step that each belongs to.
+    A strategy, as its lab is made. acts: of a deploy; back: by the act after which one died, those of its way
+    back; all by the step that each belongs to.
     """
 
     name: str
     lab: Mapping[str, Any]
     acts: tuple[str, ...]
-    back: tuple[str, ...]
+    back: Mapping[str, tuple[str, ...]]
     changes: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -31,11 +32,14 @@ from tests.real.fence_kit import LEASE_S, Entry, overlaps, popen, stopped
 
 ACTS = ("Stage", "SetFlag", "Nudge", "Switch", "RunOnNode", "Warm", "ClearFlag")  # to be stopped right before
 CODES = {0, 1, 2, 3, 4, 5, 130, -signal.SIGKILL, -signal.SIGTERM}
+HANGS = -1
 CALL_LIMIT_S = 90.0
 TROUBLES = ("kill", "stop", "stop", "cut", "cut and reset")
 
 # A machine of its own for `gone`, and nodes' logs that are kept whole for who reads them afterwards.
 ELSEWHERE = """
+import faulthandler, signal
+faulthandler.register(signal.SIGUSR1)
 from drainctl.journal import lease
 from drainctl.node import fence
 lease._boot = lambda: {boot!r}
@@ -193,16 +197,18 @@ class Machine:
             )
             self.process = process
             try:
-                self._wait(process, limit_s * SLOW)
+                in_time = self._wait(process, limit_s * SLOW)
             finally:
                 self.process = None
                 process.kill()
                 process.wait()
             err.seek(0)
-            self.calls.append(Call(self.name, argv, process.returncode, err.read()))
+            code = process.returncode if in_time else HANGS
+            self.calls.append(Call(self.name, argv, code, err.read()))
         return self.calls[-1]
 
-    def _wait(self, process: subprocess.Popen[str], limit_s: float) -> None:
+    def _wait(self, process: subprocess.Popen[str], limit_s: float) -> bool:
+        """Whether it ended in time; where not, it has said where each of its threads was."""
         began = time.monotonic()
         stays_s = self.rng.uniform(8, 25) if self.watches else limit_s
         wakes_s = asked = 0.0
@@ -218,8 +224,12 @@ class Machine:
                 process.send_signal(signal.SIGTERM)
                 asked = now
             time.sleep(0.02)
-        if process.poll() is None:
-            self.calls.append(Call(self.name, ("hangs", *map(str, process.args)), -1, ""))
+        if process.poll() is not None:
+            return True
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGUSR1)
+        time.sleep(0.5)
+        return False
 
     def _live(self) -> None:
         code = 0
@@ -275,6 +285,8 @@ def settle(machine: Machine, opened: Callable[[], RolloutState | None]) -> None:
     deadline = time.monotonic() + CALL_LIMIT_S * SLOW
     while (state := opened()) is not None:
         last = machine.call("recover") if state.ended is None else machine.call("abort")
+        for left in re.findall(r"^by hand: drainctl .* restore (\S+) --steal", last.err, re.MULTILINE):
+            machine.call("restore", left, "--steal")  # a restart cannot be taken back; whoever reads on knows
         assert time.monotonic() < deadline, f"rollout {state.id} stays open ({state.ended}): {state}\n{last}"
         time.sleep(0.2)
 
@@ -337,5 +349,8 @@ def should_run(states: Iterable[RolloutState], name: str, first: str) -> str:
 
 
 def seed() -> int:
-    """DRAINCTL_SEED, to see the same again as far as threads allow; else one of its own."""
-    return int(os.environ.get("DRAINCTL_SEED") or random.SystemRandom().randrange(10**6))
+    """DRAINCTL_SEED, to see the same again as far as threads allow; else one of this run of the tests."""
+    if given := os.environ.get("DRAINCTL_SEED"):
+        return int(given)
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")  # workers must collect the same tests
+    return random.Random(run).randrange(10**6)  # noqa: S311

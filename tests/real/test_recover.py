@@ -45,8 +45,10 @@ class Machine:
     def call(self, *argv: str) -> subprocess.CompletedProcess[str]:
         return fence_kit.drainctl(self.lab, *argv, config=self.config, env=self.env)
 
-    def start(self, *argv: str, stop_at: str = "") -> Started:
-        process = fence_kit.popen(self.lab, *argv, config=self.config, env=self.env, stop_at=stop_at)
+    def start(self, *argv: str, stop_at: str = "", before: str = "") -> Started:
+        process = fence_kit.popen(
+            self.lab, *argv, config=self.config, env=self.env, stop_at=stop_at, before=before
+        )
         return Started(process)
 
 
@@ -134,6 +136,26 @@ def test_once_it_takes_back_what_died_or_does_nothing(lab, server, until):
     assert taken.returncode == 0, taken.stderr
     assert "was taken back: put-back, so it is over" in taken.stderr
     assert (current(lab), flags(lab)) == (before, [])
+    wait_up(lab)
+
+
+def test_a_signal_at_the_very_end_of_a_rollout_that_was_taken_over_ends_the_watch(lab, server, until):
+    """There the rollout has nothing to settle any more and is done; the watch must have heard it too."""
+    store = server.url(server.schema())
+    here, there = Machine(lab, store), Machine(lab, store)
+    dying = here.start("deploy", str(lab.release("rec3")), "--only", "web1", stop_at="RunOnNode")
+    until("it stands before its restart", lambda: fence_kit.stopped(dying.process.pid), limit_s=30)
+    dying.end(signal.SIGKILL)
+    stands = "Performer.prune = lambda *_: os.kill(os.getpid(), signal.SIGSTOP) or ''"
+    watcher = there.start("recover", "--watch", "--every", "0.2", before=stands)
+    try:
+        until("it is at its end", lambda: fence_kit.stopped(watcher.process.pid), limit_s=60)
+        watcher.process.send_signal(signal.SIGTERM)
+        watcher.process.send_signal(signal.SIGCONT)
+        assert watcher.end() == 0, watcher.told
+    finally:
+        watcher.end(signal.SIGKILL)
+    assert "was resumed: done" in watcher.told
     wait_up(lab)
 
 

@@ -253,6 +253,9 @@ def test_a_command_that_leaves_the_old_release_running_is_no_deploy(shop):
     assert said.of("node.began", "web2") == []
     ended(shop.do("abort"), 3)  # what a command did cannot be taken back: it stays out, and is told
     assert flags(shop.lab) == ["web1"]
+    ended(shop.do("restore", "web1", "--steal"), 0)  # as it says: into rotation as it is, and then it is over
+    ended(shop.do("abort"), 0, "put-back")
+    assert flags(shop.lab) == []
 
 
 def test_deploy_of_a_directory(shop, tmp_path):
