@@ -8,6 +8,7 @@
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin
+WORKERS ?= 4
 # Debian keeps servers where a normal user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
@@ -46,7 +47,7 @@ base-image: $(VENV)/.docker
 	@$(RUN)/python -m drainctl.lab.compose base
 
 test: lint types
-	$(RUN)/python -m pytest -q -n 4 --dist loadfile $(PYTEST)
+	$(RUN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST)
 
 lint: $(VENV)/.dev
 	$(RUN)/ruff format --check --quiet .

@@ -34,29 +34,6 @@ HERE = Path(__file__).parent
 HOOK = "touch /srv/shop/shared/drain; sleep 10"
 SLOW_S = 1.5
 
-IMAGES = """\
-app: shop
-balancers:
-  lb1: {{runtime: "tcp://127.0.0.1:18291"}}
-  lb2: {{runtime: "tcp://127.0.0.1:18292"}}
-backends: [shop]
-nodes:
-{nodes}
-connect: {{via: docker, engine: "{host}"}}
-release: {{image: shop, keep: 2}}
-health:
-  check: "http://{{host}}:8080/http-check"
-  flag: /srv/shop/shared/drain
-  ready: "http://{{host}}:8080/healthz"
-  version: "http://{{host}}:8080/version"
-warm: [{{get: /, times: 10}}]
-checks: {{inter: 1s, timeout: 4s}}
-rollout: {{at_once: {at_once}, keep_up: 50%, max_failed: 0, on_failure: roll-back}}
-drain: {{limit: 30s, then: fallback}}
-watch: {{for: 1s, errors: 0}}
-store: "sqlite:///{folder}/shop{at_once}.db"
-"""
-
 
 def build(engine: Engine, lab: ComposeLab) -> None:
     lab.build("web1", "lb1", "load")
@@ -112,9 +89,8 @@ def deployed(lab: ComposeLab, at_once: int) -> None:
         f"  {node}: {{host: {lab.place.net}.{11 + at}, container: {lab.container(node)}}}"
         for at, node in enumerate(NODES)
     ]
-    config = lab.folder / f"images{at_once}.yml"
-    text = IMAGES.format(nodes="\n".join(nodes), host=lab.engine.host, at_once=at_once, folder=lab.folder)
-    config.write_text(text)
+    connect = f'{{via: docker, engine: "{lab.engine.host}"}}'
+    config = lab.configure("images", nodes, connect, "release: {image: shop, keep: 2}", at_once)
     program = str(Path(sys.executable).with_name("drainctl"))
     argv = [program, "-c", str(config), "deploy", "--image", "shop:v2"]
     done = subprocess.run(argv, env=lab.env, capture_output=True, text=True, check=False)

@@ -10,14 +10,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from drainctl.errors import DrainctlError, PreflightError
-from drainctl.lab.programs import find_on_path
+from drainctl.lab.programs import find_on_path, run
 
 IMAGE = "debian:bookworm-slim"
 PULL_S = 120.0
@@ -106,10 +105,7 @@ def _slim(root: Path, mirror: str, security: str) -> None:
 
 
 def _run(*argv: str) -> None:
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=BUILD_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise DrainctlError(f"{argv[0]} still ran after {BUILD_S:g} s") from None
+    done = run(argv, BUILD_S)
     if done.returncode:
         said = "\n".join((done.stdout + done.stderr).splitlines()[-4:])
         raise DrainctlError(f"{argv[0]} ended with {done.returncode} and said: {said}")

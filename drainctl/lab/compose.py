@@ -15,13 +15,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from drainctl.errors import DrainctlError, PreflightError
 from drainctl.lab.engine import Engine, cache
-from drainctl.lab.programs import find_on_path, on_path
+from drainctl.lab.programs import find_on_path, on_path, run
 from drainctl.lab.releases import make_release
 
 TREE = Path(__file__).parents[2]
@@ -41,8 +41,7 @@ backends: [shop]
 nodes:
 {nodes}
 connect: {connect}
-release: {{root: /srv/shop, keep: 5}}
-service: {{restart: "{{restart}}"}}
+{release}
 health:
   check: "http://{{host}}:8080/http-check"
   flag: /srv/shop/shared/drain
@@ -50,11 +49,14 @@ health:
   version: "http://{{host}}:8080/version"
 warm: [{{get: /, times: 10}}]
 checks: {{inter: 1s, timeout: 4s}}
-rollout: {{at_once: 1, keep_up: 50%, max_failed: 0, on_failure: roll-back}}
+rollout: {{at_once: {at_once}, keep_up: 50%, max_failed: 0, on_failure: roll-back}}
 drain: {{limit: 30s, then: fallback}}
 watch: {{for: 1s, errors: 0}}
 store: "sqlite:///{folder}/shop.db"
 """
+ARCHIVES = """\
+release: {root: /srv/shop, keep: 5}
+service: {restart: "{restart}"}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +119,7 @@ class ComposeLab:
     def compose(self, *words: str, limit_s: float = COMMAND_S) -> str:
         """`docker compose WORDS`; what it said on both channels. Raises: DrainctlError."""
         files = [word for path in self.files for word in ("-f", str(path))]
-        argv = [*command(), *files, *words]
-        try:
-            done = subprocess.run(
-                argv,
-                env=self.env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                timeout=limit_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise DrainctlError(f"compose {words[0]} still ran after {limit_s:g} s") from None
+        done = run([*command(), *files, *words], limit_s, self.env, joined=True)
         if done.returncode:
             end = "\n".join(f"  {line}" for line in done.stdout.splitlines()[-12:])
             raise DrainctlError(
@@ -173,10 +161,24 @@ class ComposeLab:
         docker = f'{{via: docker, user: deploy, engine: "{self.engine.host}"}}'
         for name, connect, container in (("ssh", ssh, ""), ("docker", docker, "container: {}, ")):
             lines = [self._node(node, container.format(self.container(node))) for node in NODES]
-            text = CONFIG.format(
-                ports=self.place.ports, nodes="\n".join(lines), connect=connect, folder=self.folder
+            self.configure(name, lines, connect, ARCHIVES)
+
+    def configure(
+        self, name: str, nodes: Sequence[str], connect: str, release: str, at_once: int = 1
+    ) -> Path:
+        """FOLDER/NAME.yml; nodes, connect and release are YAML, as they stand in drainctl.yml."""
+        path = self.folder / f"{name}.yml"
+        path.write_text(
+            CONFIG.format(
+                ports=self.place.ports,
+                nodes="\n".join(nodes),
+                connect=connect,
+                release=release,
+                at_once=at_once,
+                folder=self.folder,
             )
-            (self.folder / f"{name}.yml").write_text(text)
+        )
+        return path
 
     def wait_up(self, limit_s: float = 60.0) -> None:
         """Until every balancer shows every node UP. Raises: DrainctlError that says who is what."""
@@ -246,7 +248,7 @@ def bring_wheels() -> None:
         return
     argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     argv += ["--only-binary", ":all:", "--dest", str(folder), "gunicorn>=25.1", "pip"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=COMMAND_S, check=False)
+    done = run(argv, COMMAND_S)
     if done.returncode:
         raise DrainctlError(f"pip download ended with {done.returncode} and said: {done.stderr.strip()}")
 

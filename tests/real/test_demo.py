@@ -65,7 +65,7 @@ def half(failed: int) -> Half:
 
 
 def test_a_real_demo_ends_with_0_and_may_be_kept(lab, screen):
-    code = demo.show(lab, screen, rate=150, keep=True)
+    code = demo.show(lab, screen, rate=100, keep=True)
     text = text_of(screen)
     assert code == 0, text
     sums = re.search(r"Naive restarts lost (\d+) of (\d+) .*; drainctl lost 0 of (\d+)\.", text)

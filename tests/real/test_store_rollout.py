@@ -127,7 +127,7 @@ def test_a_store_that_is_away_for_longer_than_the_lease_costs_a_pause_and_no_req
 
 
 @pytest.mark.parametrize("store", BOTH or ["etcd"], indirect=True)
-def test_a_store_that_stays_away_leaves_the_rollout_open_for_resume(lab, store):
+def test_a_store_that_stays_away_leaves_the_rollout_open_for_resume(lab, store, until):
     config = configured(lab, store.url)
     text = config.read_text()
     assert "patience" not in text
@@ -147,6 +147,7 @@ def test_a_store_that_stays_away_leaves_the_rollout_open_for_resume(lab, store):
         assert "stays open: nodes in flight are as they were left" in said.err
         assert f"`drainctl -c {config} resume` goes on" in said.err
         assert current(lab)["web2"] != release, "web2 was not begun"
+        until("the store answers again", lambda: cli(config, "status").code == 0, limit_s=30)
         resumed = cli(config, "resume")
     assert resumed.code == 0, resumed
     assert load.report.failed == 0
